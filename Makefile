@@ -1,0 +1,90 @@
+# The same verbs here and in CI. Nothing else to install first but Python 3.11+ with venv, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE ?= var
+CONFIG ?= services/cli/netmail_cli/demo/demo.yaml
+KILLS ?= 20
+SECONDS_EACH ?= 30
+CLUSTER ?= ../shared/cluster/cluster
+
+PACKAGES := protos services/common services/connmgr services/smtp services/pop_imap services/nmap services/cli
+SOURCES := services tests bench
+EDITABLE := $(foreach p,$(PACKAGES),-e $(p))
+
+.PHONY: run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean
+
+run: $(VENV)/run.stamp
+	@exec $(BIN)/netmail run --config $(CONFIG) --state $(STATE)
+
+demo: $(VENV)/run.stamp
+	@exec $(BIN)/netmail demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements/run.txt requirements/build.txt $(PACKAGES:%=%/pyproject.toml) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/run.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps $(EDITABLE)
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+quick: fmt lint types unit
+
+check: fmt lint types test proto charts
+
+fmt: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check $(SOURCES)
+
+fmt-fix: $(VENV)/dev.stamp
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix --quiet $(SOURCES)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/yamllint --strict .
+	git ls-files -z '*.sh' '.ci/run' | xargs -0 -r $(BIN)/shellcheck
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy $(SOURCES)
+
+unit: $(VENV)/dev.stamp
+	$(BIN)/pytest -n 2 tests/common tests/connmgr tests/smtp tests/pop_imap tests/nmap tests/cli
+
+# Every test: unit, end to end, interop with Debian's clients and servers, crash, fuzz.
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest -n 2 tests/common tests/connmgr tests/smtp tests/pop_imap tests/nmap tests/cli
+	$(BIN)/pytest -rs tests/e2e tests/interop tests/crash
+	$(MAKE) fuzz
+
+proto: $(VENV)/dev.stamp
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python protos/check_generated.py
+
+charts:
+	@echo "charts: none yet"
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m bench
+
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
+fuzz-proof: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz --proof
+
+crash: $(VENV)/dev.stamp
+	$(BIN)/pytest -s tests/crash --kills $(KILLS)
+
+# Resolves the pinned requirements anew; the files hold versions and hashes, no addresses.
+lock: $(VENV)/dev.stamp
+	for f in build run dev; do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    requirements/$$f.in -o requirements/$$f.txt; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""netmail: runs and administers an installation."""

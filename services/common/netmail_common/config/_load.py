@@ -1,0 +1,79 @@
+"""Reads a configuration file; says what is wrong by key."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from netmail_common.config.installation import Installation
+
+
+class ConfigError(Exception):
+    """The configuration is not usable; the text names the key."""
+
+
+def load_config(path: Path, *, state: Path | None = None) -> Installation:
+    """Reads FILE (YAML, JSON or TOML by its ending).
+
+    Args:
+        path: the file.
+        state: overrides `state_dir`.
+
+    Raises: ConfigError.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        data = _decode(text, path.suffix)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        return parse_config(data, state=state)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(data: Any, *, state: Path | None = None) -> Installation:
+    """Checks decoded configuration data against the schema.
+
+    `{state}` in any string becomes the state directory.
+
+    Raises: ConfigError, one line per fault, each with its key.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError("the configuration is not a mapping")
+    state = state or Path(str(data.get("state_dir", "var")))
+    try:
+        return Installation.model_validate(_expand({**data, "state_dir": str(state)}, str(state)))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(fault) for fault in error.errors())) from None
+
+
+def _decode(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(text)
+    if suffix == ".toml":
+        return tomllib.loads(text)
+    return yaml.safe_load(text)
+
+
+def _expand(value: Any, state: str) -> Any:
+    if isinstance(value, str):
+        return value.replace("{state}", state)
+    if isinstance(value, dict):
+        return {key: _expand(item, state) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, state) for item in value]
+    return value
+
+
+def _explain(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"]) or "configuration"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    return f"{key}: {fault['msg']}"

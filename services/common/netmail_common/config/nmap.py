@@ -1,0 +1,91 @@
+"""Configuration of the NMAP Agent: directory, mail store, queue."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from netmail_common.config._base import Duration, Octets, Section
+from netmail_common.config.common import AgentConfig
+
+
+class InitialUser(Section):
+    """A user made at the first start if the context has no user of that name."""
+
+    name: str
+    password: SecretStr
+    addresses: list[str] = []
+    """Besides name@domain for each domain of the Messaging Server."""
+
+
+class ContextConfig(Section):
+    """A named set of users, held by exactly one NMAP agent."""
+
+    name: str
+    backend: Literal["internal", "htpasswd"] = "internal"
+    file: Path | None = None
+    """The htpasswd backend's file; read again when it changes."""
+    initial_users: list[InitialUser] = []
+
+    @model_validator(mode="after")
+    def _file_for_htpasswd(self) -> "ContextConfig":
+        if (self.backend == "htpasswd") != (self.file is not None):
+            raise ValueError("file belongs to the htpasswd backend, and it needs one")
+        if self.backend == "htpasswd" and self.initial_users:
+            raise ValueError("initial_users belong to the internal backend")
+        return self
+
+
+class Argon2Config(Section):
+    """Password hashing (RFC 9106) off the event loop, a bounded number at once."""
+
+    time_cost: Annotated[int, Field(ge=1)] = 3
+    memory_kib: Annotated[int, Field(ge=8)] = 65_536
+    parallelism: Annotated[int, Field(ge=1)] = 1
+    concurrency: Annotated[int, Field(ge=1)] = 2
+    """Verifications at once: memory is this times memory_kib."""
+    queue: Annotated[int, Field(ge=1)] = 256
+    """Verifications that may wait; beyond it a login fails temporarily."""
+    cache: Annotated[Duration, Field(ge=0)] = 300
+    """How long a verified password is remembered (as an HMAC)."""
+    scram_iterations: Annotated[int, Field(ge=4096)] = 4096
+    """RFC 7677 section 4."""
+
+
+class StoreConfig(Section):
+    """Mail store and queue."""
+
+    url: str = "sqlite:///{state}/nmap-{server}.db"
+    """{state} and {server} are replaced."""
+    readers: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class QueueConfig(Section):
+    """Retry schedule of remote deliveries."""
+
+    first_retry: Annotated[Duration, Field(ge=1)] = 300
+    max_retry: Annotated[Duration, Field(ge=1)] = 14_400
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of the delay that is random."""
+    lifetime: Annotated[Duration, Field(ge=60)] = 432_000
+    """Then the message is returned: 5 days (RFC 5321 4.5.4.1)."""
+    delay_warning: Annotated[Duration, Field(ge=60)] = 14_400
+    """When a delay DSN is sent."""
+
+
+class NmapConfig(AgentConfig):
+    """The NMAP Agent of one Messaging Server."""
+
+    store: StoreConfig = StoreConfig()
+    argon2: Argon2Config = Argon2Config()
+    queue: QueueConfig = QueueConfig()
+    default_quota: Octets = 0
+    """Octets per user; 0: unlimited."""
+    max_message_size: Octets = 64 * 1024 * 1024
+    catch_all: str | None = None
+    """Mail address of a user who gets mail to unknown local parts."""
+    postmaster: str | None = None
+    """Mail address of the user who gets mail to postmaster and abuse; default: the first user."""
+    subaddress_separator: Annotated[str, Field(max_length=1)] = "+"
+    """Empty: no subaddresses."""
+    drain_timeout: Annotated[Duration, Field(ge=1)] = 30

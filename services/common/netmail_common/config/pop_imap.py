@@ -1,0 +1,56 @@
+"""Configuration of the POP/IMAP Agent."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from netmail_common.config._base import Duration, Octets, Section
+from netmail_common.config.common import HttpConfig, ListenerConfig
+
+
+class MailListenerConfig(ListenerConfig):
+    """One POP3 or IMAP listener."""
+
+    name: str
+    protocol: Literal["pop3", "imap"]
+    auth_mechanisms: list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]] = [
+        "SCRAM-SHA-256",
+        "PLAIN",
+        "LOGIN",
+    ]
+    idle_timeout: Annotated[Duration, Field(ge=1)] = 1800
+    """Inactivity before autologout: at least 600 for POP3 (RFC 1939 3), 1800 for IMAP (RFC 9051 5.4)
+    in production."""
+
+
+class PopImapLimits(Section):
+    """What a stranger meets."""
+
+    command_line: Annotated[int, Field(ge=256)] = 65_536
+    """Octets of one command without its literals."""
+    literal: Octets = 50 * 1024 * 1024
+    """Octets of a message to APPEND."""
+    literal_before_login: Octets = 4096
+    errors: Annotated[int, Field(ge=1)] = 20
+    """Bad commands in one session, then it ends."""
+    login_timeout: Annotated[Duration, Field(ge=1)] = 180
+    """Time to log in."""
+    write_timeout: Annotated[Duration, Field(ge=1)] = 300
+    """How long a client may leave an answer unread."""
+
+
+class PopImapConfig(Section):
+    """The POP/IMAP Agent."""
+
+    listeners: list[MailListenerConfig] = []
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Worker processes; 0: as many as cores."""
+    http: HttpConfig = HttpConfig()
+    limits: PopImapLimits = PopImapLimits()
+    renew_while_connected: bool = True
+    """An open session renews its login every third of the lifetime."""
+    register_retry: Annotated[Duration, Field(ge=0)] = 60
+    """How long a login is registered again in the background while the Connection Manager is away."""
+    register_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Seconds that a login waits for the Connection Manager before it goes on without."""
+    drain_timeout: Annotated[Duration, Field(ge=1)] = 30

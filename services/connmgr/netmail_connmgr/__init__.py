@@ -1,0 +1,1 @@
+"""Connection Manager: remembers who logged in from where."""

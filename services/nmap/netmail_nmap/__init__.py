@@ -1,0 +1,1 @@
+"""NMAP Agent: directory, mail store, queue."""

@@ -1,0 +1,1 @@
+"""Edges: gRPC, stores, sockets."""

@@ -1,0 +1,1 @@
+"""POP/IMAP Agent: mailbox access, registers logins."""

@@ -1,0 +1,1 @@
+"""SMTP Agent: receives, decides about relaying, sends."""
