@@ -12,7 +12,7 @@ PACKAGES := protos services/common services/connmgr services/smtp services/pop_i
 SOURCES := services tests bench
 EDITABLE := $(foreach p,$(PACKAGES),-e $(p))
 
-.PHONY: run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean
+.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/netmail run --config $(CONFIG) --state $(STATE)
@@ -34,7 +34,13 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 
 quick: fmt lint types unit
 
-check: fmt lint types test proto charts
+check:
+	@for verb in fmt lint types test proto charts; do \
+	  start=$$(date +%s); $(MAKE) --no-print-directory $$verb || exit 1; \
+	  echo "== make $$verb: $$(awk -v s=$$(($$(date +%s) - start)) 'BEGIN { printf "%.1f", s / 60 }') min"; done
+
+help:
+	@grep -B1 -E '^[a-z-]+:' Makefile | grep -E '^(#|[a-z-]+:)' | sed -e 's/:.*//'
 
 fmt: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check $(SOURCES)
