@@ -411,6 +411,8 @@ class OpenMailboxRequest(_message.Message):
     WITH_SIZES_FIELD_NUMBER: _builtins.int
     WITH_OBJECT_IDS_FIELD_NUMBER: _builtins.int
     CLAIM_RECENT_FIELD_NUMBER: _builtins.int
+    KNOWN_MAILBOX_ID_FIELD_NUMBER: _builtins.int
+    KNOWN_MODSEQ_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     name: _builtins.str
     read_only: _builtins.bool
@@ -418,6 +420,11 @@ class OpenMailboxRequest(_message.Message):
     with_object_ids: _builtins.bool
     claim_recent: _builtins.bool
     """Read-write sessions take the recent messages (UIDs at or above first_recent_uid) for themselves."""
+    known_mailbox_id: _builtins.int
+    """What the client still knows: if the mailbox of this name has this id, the server may answer with what
+    changed since known_modseq only (delta set in the first response).
+    """
+    known_modseq: _builtins.int
     def __init__(
         self,
         *,
@@ -427,10 +434,12 @@ class OpenMailboxRequest(_message.Message):
         with_sizes: _builtins.bool = ...,
         with_object_ids: _builtins.bool = ...,
         claim_recent: _builtins.bool = ...,
+        known_mailbox_id: _builtins.int = ...,
+        known_modseq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_recent", b"claim_recent", "name", b"name", "read_only", b"read_only", "user_id", b"user_id", "with_object_ids", b"with_object_ids", "with_sizes", b"with_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_recent", b"claim_recent", "known_mailbox_id", b"known_mailbox_id", "known_modseq", b"known_modseq", "name", b"name", "read_only", b"read_only", "user_id", b"user_id", "with_object_ids", b"with_object_ids", "with_sizes", b"with_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,21 +451,31 @@ class OpenMailboxResponse(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    EXPUNGED_UIDS_FIELD_NUMBER: _builtins.int
+    delta: _builtins.bool
+    """messages holds changed and new ones only, expunged_uids those that went since known_modseq."""
     @_builtins.property
     def state(self) -> Global___MailboxState:
         """First response only."""
 
     @_builtins.property
-    def messages(self) -> Global___MessageColumns: ...
+    def messages(self) -> Global___MessageColumns:
+        """In UID order."""
+
+    @_builtins.property
+    def expunged_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         state: Global___MailboxState | None = ...,
         messages: Global___MessageColumns | None = ...,
+        delta: _builtins.bool = ...,
+        expunged_uids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "expunged_uids", b"expunged_uids", "messages", b"messages", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -746,6 +765,8 @@ Global___FetchMessagesResponse: _TypeAlias = FetchMessagesResponse  # noqa: Y015
 
 @_typing.final
 class FetchedMessage(_message.Message):
+    """Header, flags, size, dates and ids come in the first part of a message, body in each."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     UID_FIELD_NUMBER: _builtins.int
@@ -843,6 +864,8 @@ class SearchKey(_message.Message):
     UIDS_FIELD_NUMBER: _builtins.int
     MODSEQ_AT_LEAST_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
+    SAVED_DATE_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
     flag: _builtins.str
     """A flag that is set: \\Seen, $Forwarded."""
     body: _builtins.str
@@ -853,6 +876,8 @@ class SearchKey(_message.Message):
     smaller: _builtins.int
     modseq_at_least: _builtins.int
     all: _builtins.bool
+    object_id: _builtins.str
+    """OBJECTID (RFC 8474)."""
     @_builtins.property
     def all_of(self) -> Global___SearchKeys: ...
     @_builtins.property
@@ -867,6 +892,10 @@ class SearchKey(_message.Message):
 
     @_builtins.property
     def uids(self) -> Global___UidSet: ...
+    @_builtins.property
+    def saved_date(self) -> Global___SearchDate:
+        """SAVEDATE (RFC 8514)."""
+
     def __init__(
         self,
         *,
@@ -883,12 +912,14 @@ class SearchKey(_message.Message):
         uids: Global___UidSet | None = ...,
         modseq_at_least: _builtins.int = ...,
         all: _builtins.bool = ...,
+        saved_date: Global___SearchDate | None = ...,
+        object_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "all_of", b"all_of", "any_of", b"any_of", "body", b"body", "flag", b"flag", "header", b"header", "internal_date", b"internal_date", "key", b"key", "larger", b"larger", "modseq_at_least", b"modseq_at_least", "not", b"not", "sent_date", b"sent_date", "smaller", b"smaller", "text", b"text", "uids", b"uids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "all_of", b"all_of", "any_of", b"any_of", "body", b"body", "flag", b"flag", "header", b"header", "internal_date", b"internal_date", "key", b"key", "larger", b"larger", "modseq_at_least", b"modseq_at_least", "not", b"not", "object_id", b"object_id", "saved_date", b"saved_date", "sent_date", b"sent_date", "smaller", b"smaller", "text", b"text", "uids", b"uids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "all_of", b"all_of", "any_of", b"any_of", "body", b"body", "flag", b"flag", "header", b"header", "internal_date", b"internal_date", "key", b"key", "larger", b"larger", "modseq_at_least", b"modseq_at_least", "not", b"not", "sent_date", b"sent_date", "smaller", b"smaller", "text", b"text", "uids", b"uids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "all_of", b"all_of", "any_of", b"any_of", "body", b"body", "flag", b"flag", "header", b"header", "internal_date", b"internal_date", "key", b"key", "larger", b"larger", "modseq_at_least", b"modseq_at_least", "not", b"not", "object_id", b"object_id", "saved_date", b"saved_date", "sent_date", b"sent_date", "smaller", b"smaller", "text", b"text", "uids", b"uids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["all_of", "any_of", "not", "flag", "header", "body", "text", "internal_date", "sent_date", "larger", "smaller", "uids", "modseq_at_least", "all"]  # noqa: Y015
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["all_of", "any_of", "not", "flag", "header", "body", "text", "internal_date", "sent_date", "larger", "smaller", "uids", "modseq_at_least", "all", "saved_date", "object_id"]  # noqa: Y015
     _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
 
@@ -1073,7 +1104,10 @@ class StoreFlagsResponse(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     MODIFIED_UIDS_FIELD_NUMBER: _builtins.int
     HIGHEST_MODSEQ_FIELD_NUMBER: _builtins.int
+    PREVIOUS_MODSEQ_FIELD_NUMBER: _builtins.int
     highest_modseq: _builtins.int
+    previous_modseq: _builtins.int
+    """Of the mailbox before this change, same transaction: a client that was there needs no sync."""
     @_builtins.property
     def changed(self) -> Global___MessageColumns: ...
     @_builtins.property
@@ -1086,10 +1120,11 @@ class StoreFlagsResponse(_message.Message):
         changed: Global___MessageColumns | None = ...,
         modified_uids: _abc.Iterable[_builtins.int] | None = ...,
         highest_modseq: _builtins.int = ...,
+        previous_modseq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "highest_modseq", b"highest_modseq", "modified_uids", b"modified_uids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "highest_modseq", b"highest_modseq", "modified_uids", b"modified_uids", "previous_modseq", b"previous_modseq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1188,8 +1223,11 @@ class MoveMessagesResponse(_message.Message):
     SOURCE_UIDS_FIELD_NUMBER: _builtins.int
     TARGET_UIDS_FIELD_NUMBER: _builtins.int
     HIGHEST_MODSEQ_FIELD_NUMBER: _builtins.int
+    PREVIOUS_MODSEQ_FIELD_NUMBER: _builtins.int
     uid_validity: _builtins.int
     highest_modseq: _builtins.int
+    """Of the source mailbox, after and before."""
+    previous_modseq: _builtins.int
     @_builtins.property
     def source_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1201,10 +1239,11 @@ class MoveMessagesResponse(_message.Message):
         source_uids: _abc.Iterable[_builtins.int] | None = ...,
         target_uids: _abc.Iterable[_builtins.int] | None = ...,
         highest_modseq: _builtins.int = ...,
+        previous_modseq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_modseq", b"highest_modseq", "source_uids", b"source_uids", "target_uids", b"target_uids", "uid_validity", b"uid_validity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_modseq", b"highest_modseq", "previous_modseq", b"previous_modseq", "source_uids", b"source_uids", "target_uids", b"target_uids", "uid_validity", b"uid_validity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1251,7 +1290,10 @@ class ExpungeMessagesResponse(_message.Message):
 
     EXPUNGED_UIDS_FIELD_NUMBER: _builtins.int
     HIGHEST_MODSEQ_FIELD_NUMBER: _builtins.int
+    PREVIOUS_MODSEQ_FIELD_NUMBER: _builtins.int
     highest_modseq: _builtins.int
+    previous_modseq: _builtins.int
+    """Of the mailbox before this change, same transaction."""
     @_builtins.property
     def expunged_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -1259,10 +1301,11 @@ class ExpungeMessagesResponse(_message.Message):
         *,
         expunged_uids: _abc.Iterable[_builtins.int] | None = ...,
         highest_modseq: _builtins.int = ...,
+        previous_modseq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expunged_uids", b"expunged_uids", "highest_modseq", b"highest_modseq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expunged_uids", b"expunged_uids", "highest_modseq", b"highest_modseq", "previous_modseq", b"previous_modseq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

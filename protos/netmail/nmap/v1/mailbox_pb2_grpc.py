@@ -31,6 +31,9 @@ class MailboxServiceStub:
     Mailbox names are Unicode (not modified UTF-7), "/" is the hierarchy separator, INBOX is upper case.
     Errors: NOT_FOUND (MAILBOX_NOT_FOUND, USER_NOT_FOUND), ALREADY_EXISTS, RESOURCE_EXHAUSTED (OVER_QUOTA),
     FAILED_PRECONDITION (MAILBOX_HAS_CHILDREN, MAILBOX_IN_USE), INVALID_ARGUMENT.
+    MAILBOX_NOT_FOUND is about a name; a mailbox_id that is no longer there is NOT_FOUND (MAILBOX_GONE).
+    APPEND beyond max_message_size: INVALID_ARGUMENT (MESSAGE_TOO_BIG). A special use that another mailbox
+    has: ALREADY_EXISTS (SPECIAL_USE_TAKEN). UIDs that are not there (any more) are passed over in silence.
     """
 
     def __init__(self, channel):
@@ -132,6 +135,9 @@ class MailboxServiceServicer:
     Mailbox names are Unicode (not modified UTF-7), "/" is the hierarchy separator, INBOX is upper case.
     Errors: NOT_FOUND (MAILBOX_NOT_FOUND, USER_NOT_FOUND), ALREADY_EXISTS, RESOURCE_EXHAUSTED (OVER_QUOTA),
     FAILED_PRECONDITION (MAILBOX_HAS_CHILDREN, MAILBOX_IN_USE), INVALID_ARGUMENT.
+    MAILBOX_NOT_FOUND is about a name; a mailbox_id that is no longer there is NOT_FOUND (MAILBOX_GONE).
+    APPEND beyond max_message_size: INVALID_ARGUMENT (MESSAGE_TOO_BIG). A special use that another mailbox
+    has: ALREADY_EXISTS (SPECIAL_USE_TAKEN). UIDs that are not there (any more) are passed over in silence.
     """
 
     def ListMailboxes(self, request, context):
@@ -153,7 +159,8 @@ class MailboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenameMailbox(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Inferiors are renamed too. From INBOX: its messages move to the new mailbox, INBOX stays (RFC 3501 6.3.5).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -179,7 +186,8 @@ class MailboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchMailboxes(self, request_iterator, context):
-        """One stream per client process: which mailboxes to watch, and when they change.
+        """One stream per client process: which mailboxes to watch, and when they change. Each added mailbox is
+        answered at once with its highest modseq now, so that nothing is missed between opening and watching.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -344,6 +352,9 @@ class MailboxService:
     Mailbox names are Unicode (not modified UTF-7), "/" is the hierarchy separator, INBOX is upper case.
     Errors: NOT_FOUND (MAILBOX_NOT_FOUND, USER_NOT_FOUND), ALREADY_EXISTS, RESOURCE_EXHAUSTED (OVER_QUOTA),
     FAILED_PRECONDITION (MAILBOX_HAS_CHILDREN, MAILBOX_IN_USE), INVALID_ARGUMENT.
+    MAILBOX_NOT_FOUND is about a name; a mailbox_id that is no longer there is NOT_FOUND (MAILBOX_GONE).
+    APPEND beyond max_message_size: INVALID_ARGUMENT (MESSAGE_TOO_BIG). A special use that another mailbox
+    has: ALREADY_EXISTS (SPECIAL_USE_TAKEN). UIDs that are not there (any more) are passed over in silence.
     """
 
     @staticmethod

@@ -32,6 +32,9 @@ class MailboxServiceStub:
     Mailbox names are Unicode (not modified UTF-7), "/" is the hierarchy separator, INBOX is upper case.
     Errors: NOT_FOUND (MAILBOX_NOT_FOUND, USER_NOT_FOUND), ALREADY_EXISTS, RESOURCE_EXHAUSTED (OVER_QUOTA),
     FAILED_PRECONDITION (MAILBOX_HAS_CHILDREN, MAILBOX_IN_USE), INVALID_ARGUMENT.
+    MAILBOX_NOT_FOUND is about a name; a mailbox_id that is no longer there is NOT_FOUND (MAILBOX_GONE).
+    APPEND beyond max_message_size: INVALID_ARGUMENT (MESSAGE_TOO_BIG). A special use that another mailbox
+    has: ALREADY_EXISTS (SPECIAL_USE_TAKEN). UIDs that are not there (any more) are passed over in silence.
     """
 
     @_typing.overload
@@ -42,13 +45,16 @@ class MailboxServiceStub:
     CreateMailbox: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.CreateMailboxRequest, _mailbox_pb2.CreateMailboxResponse]
     DeleteMailbox: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.DeleteMailboxRequest, _mailbox_pb2.DeleteMailboxResponse]
     RenameMailbox: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.RenameMailboxRequest, _mailbox_pb2.RenameMailboxResponse]
+    """Inferiors are renamed too. From INBOX: its messages move to the new mailbox, INBOX stays (RFC 3501 6.3.5)."""
     SetSubscribed: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.SetSubscribedRequest, _mailbox_pb2.SetSubscribedResponse]
     OpenMailbox: _grpc.UnaryStreamMultiCallable[_mailbox_pb2.OpenMailboxRequest, _mailbox_pb2.OpenMailboxResponse]
     """Opens for a session: state and the list of messages."""
     SyncMailbox: _grpc.UnaryStreamMultiCallable[_mailbox_pb2.SyncMailboxRequest, _mailbox_pb2.SyncMailboxResponse]
     """What changed since a modseq: new messages, flag changes, expunged UIDs."""
     WatchMailboxes: _grpc.StreamStreamMultiCallable[_mailbox_pb2.WatchMailboxesRequest, _mailbox_pb2.WatchMailboxesResponse]
-    """One stream per client process: which mailboxes to watch, and when they change."""
+    """One stream per client process: which mailboxes to watch, and when they change. Each added mailbox is
+    answered at once with its highest modseq now, so that nothing is missed between opening and watching.
+    """
     FetchMessages: _grpc.UnaryStreamMultiCallable[_mailbox_pb2.FetchMessagesRequest, _mailbox_pb2.FetchMessagesResponse]
     """Data of many messages in one stream, in UID order."""
     SearchMessages: _grpc.UnaryStreamMultiCallable[_mailbox_pb2.SearchMessagesRequest, _mailbox_pb2.SearchMessagesResponse]
@@ -69,6 +75,9 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     Mailbox names are Unicode (not modified UTF-7), "/" is the hierarchy separator, INBOX is upper case.
     Errors: NOT_FOUND (MAILBOX_NOT_FOUND, USER_NOT_FOUND), ALREADY_EXISTS, RESOURCE_EXHAUSTED (OVER_QUOTA),
     FAILED_PRECONDITION (MAILBOX_HAS_CHILDREN, MAILBOX_IN_USE), INVALID_ARGUMENT.
+    MAILBOX_NOT_FOUND is about a name; a mailbox_id that is no longer there is NOT_FOUND (MAILBOX_GONE).
+    APPEND beyond max_message_size: INVALID_ARGUMENT (MESSAGE_TOO_BIG). A special use that another mailbox
+    has: ALREADY_EXISTS (SPECIAL_USE_TAKEN). UIDs that are not there (any more) are passed over in silence.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -76,13 +85,16 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     CreateMailbox: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.CreateMailboxRequest, _mailbox_pb2.CreateMailboxResponse]  # type: ignore[assignment]
     DeleteMailbox: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.DeleteMailboxRequest, _mailbox_pb2.DeleteMailboxResponse]  # type: ignore[assignment]
     RenameMailbox: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.RenameMailboxRequest, _mailbox_pb2.RenameMailboxResponse]  # type: ignore[assignment]
+    """Inferiors are renamed too. From INBOX: its messages move to the new mailbox, INBOX stays (RFC 3501 6.3.5)."""
     SetSubscribed: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.SetSubscribedRequest, _mailbox_pb2.SetSubscribedResponse]  # type: ignore[assignment]
     OpenMailbox: _aio.UnaryStreamMultiCallable[_mailbox_pb2.OpenMailboxRequest, _mailbox_pb2.OpenMailboxResponse]  # type: ignore[assignment]
     """Opens for a session: state and the list of messages."""
     SyncMailbox: _aio.UnaryStreamMultiCallable[_mailbox_pb2.SyncMailboxRequest, _mailbox_pb2.SyncMailboxResponse]  # type: ignore[assignment]
     """What changed since a modseq: new messages, flag changes, expunged UIDs."""
     WatchMailboxes: _aio.StreamStreamMultiCallable[_mailbox_pb2.WatchMailboxesRequest, _mailbox_pb2.WatchMailboxesResponse]  # type: ignore[assignment]
-    """One stream per client process: which mailboxes to watch, and when they change."""
+    """One stream per client process: which mailboxes to watch, and when they change. Each added mailbox is
+    answered at once with its highest modseq now, so that nothing is missed between opening and watching.
+    """
     FetchMessages: _aio.UnaryStreamMultiCallable[_mailbox_pb2.FetchMessagesRequest, _mailbox_pb2.FetchMessagesResponse]  # type: ignore[assignment]
     """Data of many messages in one stream, in UID order."""
     SearchMessages: _aio.UnaryStreamMultiCallable[_mailbox_pb2.SearchMessagesRequest, _mailbox_pb2.SearchMessagesResponse]  # type: ignore[assignment]
@@ -102,6 +114,9 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
     Mailbox names are Unicode (not modified UTF-7), "/" is the hierarchy separator, INBOX is upper case.
     Errors: NOT_FOUND (MAILBOX_NOT_FOUND, USER_NOT_FOUND), ALREADY_EXISTS, RESOURCE_EXHAUSTED (OVER_QUOTA),
     FAILED_PRECONDITION (MAILBOX_HAS_CHILDREN, MAILBOX_IN_USE), INVALID_ARGUMENT.
+    MAILBOX_NOT_FOUND is about a name; a mailbox_id that is no longer there is NOT_FOUND (MAILBOX_GONE).
+    APPEND beyond max_message_size: INVALID_ARGUMENT (MESSAGE_TOO_BIG). A special use that another mailbox
+    has: ALREADY_EXISTS (SPECIAL_USE_TAKEN). UIDs that are not there (any more) are passed over in silence.
     """
 
     @_abc_1.abstractmethod
@@ -130,7 +145,8 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _mailbox_pb2.RenameMailboxRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_mailbox_pb2.RenameMailboxResponse, _abc.Awaitable[_mailbox_pb2.RenameMailboxResponse]]: ...
+    ) -> _typing.Union[_mailbox_pb2.RenameMailboxResponse, _abc.Awaitable[_mailbox_pb2.RenameMailboxResponse]]:
+        """Inferiors are renamed too. From INBOX: its messages move to the new mailbox, INBOX stays (RFC 3501 6.3.5)."""
 
     @_abc_1.abstractmethod
     def SetSubscribed(
@@ -161,7 +177,9 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_mailbox_pb2.WatchMailboxesRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mailbox_pb2.WatchMailboxesResponse], _abc.AsyncIterator[_mailbox_pb2.WatchMailboxesResponse]]:
-        """One stream per client process: which mailboxes to watch, and when they change."""
+        """One stream per client process: which mailboxes to watch, and when they change. Each added mailbox is
+        answered at once with its highest modseq now, so that nothing is missed between opening and watching.
+        """
 
     @_abc_1.abstractmethod
     def FetchMessages(
