@@ -1,0 +1,99 @@
+"""Gathers what waits into one call: a lone item waits for nothing, a crowd shares the cost."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+class Gatherer(Generic[Req, Res]):
+    """Turns calls with one item each into calls with many.
+
+    An item goes at once when fewer than `in_flight` calls are under way; what arrives meanwhile
+    goes together with the next. Belongs to one event loop.
+
+    Args:
+        call: takes the items, gives one result for each, in the same order.
+        max_items: of one call.
+        max_bytes: of one call, by `size_of`; an item that is larger goes alone.
+        size_of: octets of an item.
+        in_flight: calls under way at once.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[list[Req]], Awaitable[list[Res]]],
+        max_items: int,
+        max_bytes: int,
+        size_of: Callable[[Req], int],
+        in_flight: int = 1,
+    ) -> None:
+        self._call = call
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._idle = in_flight
+        self._waiting: deque[tuple[Req, asyncio.Future[Res]]] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    async def __call__(self, item: Req) -> Res:
+        """Sends the item with its neighbours and gives its own result.
+
+        Cancelling takes back an item that was not sent yet; one that was sent is lost sight of.
+
+        Raises: what `call` raises, for every item of that call.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Res] = loop.create_future()
+        self._waiting.append((item, future))
+        if self._idle and not self._scheduled:
+            # Not at once: whatever else this turn of the loop brings goes along.
+            self._scheduled = True
+            loop.call_soon(self._start_calls)
+        return await future
+
+    def _start_calls(self) -> None:
+        self._scheduled = False
+        while self._idle and (batch := self._take()):
+            self._idle -= 1
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+
+    def _take(self) -> list[tuple[Req, asyncio.Future[Res]]]:
+        batch: list[tuple[Req, asyncio.Future[Res]]] = []
+        size = 0
+        while self._waiting and len(batch) < self._max_items:
+            item, future = self._waiting[0]
+            if future.done():
+                self._waiting.popleft()
+                continue
+            size += self._size_of(item)
+            if batch and size > self._max_bytes:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _run(self, batch: list[tuple[Req, asyncio.Future[Res]]]) -> None:
+        try:
+            results = await self._call([item for item, _ in batch])
+            outcomes = list(zip(batch, results, strict=True))
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), result in outcomes:
+                if not future.done():
+                    future.set_result(result)
+        finally:
+            self._idle += 1
+            self._start_calls()
