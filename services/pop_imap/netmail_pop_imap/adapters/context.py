@@ -1,0 +1,26 @@
+"""What the sessions of a process share."""
+
+import asyncio
+from dataclasses import dataclass
+
+from netmail_common.config import MailListenerConfig, MessagingServerConfig, PopImapLimits
+from netmail_common.nmap import DirectoryClient, MailboxClients
+from netmail_common.tls import ServerTls
+
+from netmail_pop_imap.adapters.logins import LoginRegistrar
+from netmail_pop_imap.adapters.sessions import SessionSet
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerContext:
+    """One listener's settings and what its sessions reach."""
+
+    server: MessagingServerConfig
+    listener: MailListenerConfig
+    limits: PopImapLimits
+    tls: ServerTls | None
+    loop: asyncio.AbstractEventLoop
+    directory: DirectoryClient
+    mailboxes: MailboxClients
+    logins: LoginRegistrar
+    sessions: SessionSet
