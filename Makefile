@@ -84,7 +84,7 @@ fuzz-proof: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.fuzz --proof
 
 crash: $(VENV)/dev.stamp
-	$(BIN)/pytest -s tests/crash --kills $(KILLS)
+	NETMAIL_CRASH_KILLS=$(KILLS) $(BIN)/pytest -s tests/crash
 
 # Resolves the pinned requirements anew; the files hold versions and hashes, no addresses.
 lock: $(VENV)/dev.stamp
