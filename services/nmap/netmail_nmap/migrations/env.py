@@ -1,0 +1,15 @@
+"""Alembic's entry point: runs the migrations on the connection that `upgrade` hands over."""
+
+from alembic import context
+
+from netmail_nmap.adapters.schema import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    render_as_batch=True,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
