@@ -55,6 +55,8 @@ class _RegisterOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Regis
     """Refused: not a valid item (user name, address)."""
     REGISTER_OUTCOME_EXPIRED: _RegisterOutcome.ValueType  # 5
     """Refused: its lifetime is over already."""
+    REGISTER_OUTCOME_TABLE_FULL: _RegisterOutcome.ValueType  # 6
+    """Refused: the table is at its bound; try again later."""
 
 class RegisterOutcome(_RegisterOutcome, metaclass=_RegisterOutcomeEnumTypeWrapper): ...
 
@@ -69,6 +71,8 @@ REGISTER_OUTCOME_INVALID: RegisterOutcome.ValueType  # 4
 """Refused: not a valid item (user name, address)."""
 REGISTER_OUTCOME_EXPIRED: RegisterOutcome.ValueType  # 5
 """Refused: its lifetime is over already."""
+REGISTER_OUTCOME_TABLE_FULL: RegisterOutcome.ValueType  # 6
+"""Refused: the table is at its bound; try again later."""
 Global___RegisterOutcome: _TypeAlias = RegisterOutcome  # noqa: Y015
 
 class _SenderBinding:
@@ -217,7 +221,9 @@ class LoginRegistration(_message.Message):
     age_ms: _builtins.int
     """Milliseconds since the password was verified; grows on retries."""
     credential_epoch: _builtins.int
-    """The user's credential counter as Authenticate returned it."""
+    """The user's credential counter as Authenticate returned it; counts from 1.
+    PROTOCOL_LEGACY_UDP knows none: its logins are compared with revocations by age.
+    """
     renewal: _builtins.bool
     """True when an open session renews an earlier login: its age counts from now,
     but a revocation since the login still refuses it.
@@ -333,14 +339,24 @@ class SenderCheck(_message.Message):
     SENDERS_FIELD_NUMBER: _builtins.int
     BINDING_FIELD_NUMBER: _builtins.int
     MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
     client_address: _builtins.bytes
     binding: Global___SenderBinding.ValueType
-    """strict, domain or any: the SMTP listener's sender_binding.after_login."""
+    """strict, domain or any: the SMTP listener's sender_binding.after_login.
+    Unspecified counts as strict.
+    """
     messaging_server: _builtins.str
     @_builtins.property
     def senders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every sender of the message (envelope unless null, then header), local@domain.
         At RCPT time only the envelope sender is known; may be empty.
+        """
+
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___SenderOwner]:
+        """What the directory (nmap's Resolve) said about senders; the Connection Manager has none.
+        A sender that a login registered as its own needs no entry. With binding domain every
+        other sender does: without one nobody can tell whose it is, and it is refused.
         """
 
     def __init__(
@@ -350,14 +366,47 @@ class SenderCheck(_message.Message):
         senders: _abc.Iterable[_builtins.str] | None = ...,
         binding: Global___SenderBinding.ValueType = ...,
         messaging_server: _builtins.str = ...,
+        owners: _abc.Iterable[Global___SenderOwner] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "client_address", b"client_address", "messaging_server", b"messaging_server", "senders", b"senders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "client_address", b"client_address", "messaging_server", b"messaging_server", "owners", b"owners", "senders", b"senders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SenderCheck: _TypeAlias = SenderCheck  # noqa: Y015
+
+@_typing.final
+class SenderOwner(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """As written in senders."""
+    known: _builtins.bool
+    """True: the directory was asked and owner is its answer, which then overrides what logins
+    registered. False counts as no entry.
+    """
+    @_builtins.property
+    def owner(self) -> Global___UserKey:
+        """Whose address it is, by alias or subaddress too; unset: nobody's."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        owner: Global___UserKey | None = ...,
+        known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "known", b"known", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SenderOwner: _TypeAlias = SenderOwner  # noqa: Y015
 
 @_typing.final
 class CheckSenderRequest(_message.Message):
@@ -391,6 +440,7 @@ class SenderDecision(_message.Message):
     REFUSED_SENDER_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     reason: Global___Reason.ValueType
     remaining_seconds: _builtins.int
@@ -398,13 +448,15 @@ class SenderDecision(_message.Message):
     """The sender that was refused, if decision is DENIED."""
     protocol: Global___Protocol.ValueType
     session_id: _builtins.str
+    user_count: _builtins.int
+    """How many users have a live login on the network, for Received."""
     @_builtins.property
     def user(self) -> Global___UserKey:
         """The user who owns the sender, else the newest login's."""
 
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserKey]:
-        """All users with a live login on the network, for Received and the audit log."""
+        """Users with a live login on the network, newest first, for the audit log; at most 100."""
 
     def __init__(
         self,
@@ -417,10 +469,11 @@ class SenderDecision(_message.Message):
         refused_sender: _builtins.str = ...,
         protocol: Global___Protocol.ValueType = ...,
         session_id: _builtins.str = ...,
+        user_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "protocol", b"protocol", "reason", b"reason", "refused_sender", b"refused_sender", "remaining_seconds", b"remaining_seconds", "session_id", b"session_id", "user", b"user", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "protocol", b"protocol", "reason", b"reason", "refused_sender", b"refused_sender", "remaining_seconds", b"remaining_seconds", "session_id", b"session_id", "user", b"user", "user_count", b"user_count", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,7 +561,7 @@ class WatchLoginsResponse(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
-    CHANGE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_END_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
@@ -519,7 +572,7 @@ class WatchLoginsResponse(_message.Message):
     @_builtins.property
     def revocation(self) -> Global___Revocation: ...
     @_builtins.property
-    def change(self) -> Global___LoginChange: ...
+    def changes(self) -> Global___LoginChanges: ...
     @_builtins.property
     def snapshot_end(self) -> Global___SnapshotEnd: ...
     def __init__(
@@ -528,15 +581,15 @@ class WatchLoginsResponse(_message.Message):
         hello: Global___WatchHello | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         revocation: Global___Revocation | None = ...,
-        change: Global___LoginChange | None = ...,
+        changes: Global___LoginChanges | None = ...,
         snapshot_end: Global___SnapshotEnd | None = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "revocation", b"revocation", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "revocation", b"revocation", "snapshot_end", b"snapshot_end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "revision", b"revision", "revocation", b"revocation", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "revision", b"revision", "revocation", b"revocation", "snapshot_end", b"snapshot_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "revocation", "change", "snapshot_end"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "revocation", "changes", "snapshot_end"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -544,7 +597,9 @@ Global___WatchLoginsResponse: _TypeAlias = WatchLoginsResponse  # noqa: Y015
 
 @_typing.final
 class WatchHello(_message.Message):
-    """First message of every stream."""
+    """First message of every stream. Unless resumed, a snapshot follows: the revocations that still
+    bind, with FULL every live login, then snapshot_end.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -572,6 +627,8 @@ Global___WatchHello: _TypeAlias = WatchHello  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
+    """Follows every change that the table had made when the nonce came."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NONCE_FIELD_NUMBER: _builtins.int
@@ -606,16 +663,26 @@ Global___SnapshotEnd: _TypeAlias = SnapshotEnd  # noqa: Y015
 
 @_typing.final
 class Revocation(_message.Message):
+    """Revokes the logins that match user and network (unset: any) and are older."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     CREDENTIAL_EPOCH_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     client_address: _builtins.bytes
     credential_epoch: _builtins.int
     """Logins with a smaller credential epoch are revoked; 0: all logins so far."""
     reason: _builtins.str
+    age_ms: _builtins.int
+    """Milliseconds since it was made; decides about logins that are compared by age."""
+    network: _builtins.bytes
+    """The network of client_address."""
+    prefix_length: _builtins.int
     @_builtins.property
     def user(self) -> Global___UserKey: ...
     def __init__(
@@ -625,14 +692,39 @@ class Revocation(_message.Message):
         client_address: _builtins.bytes = ...,
         credential_epoch: _builtins.int = ...,
         reason: _builtins.str = ...,
+        age_ms: _builtins.int = ...,
+        network: _builtins.bytes = ...,
+        prefix_length: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "credential_epoch", b"credential_epoch", "reason", b"reason", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "client_address", b"client_address", "credential_epoch", b"credential_epoch", "network", b"network", "prefix_length", b"prefix_length", "reason", b"reason", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
+
+@_typing.final
+class LoginChanges(_message.Message):
+    """At most 500. Expiry is no change: a login ends when its remaining time is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoginChange]: ...
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___LoginChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginChanges: _TypeAlias = LoginChanges  # noqa: Y015
 
 @_typing.final
 class LoginChange(_message.Message):
