@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +95,7 @@ def installation(
     env: Mapping[str, str] | None = None,
     ports: Mapping[int, int] | None = None,
     ready_within: float = 90.0,
+    prefix: Sequence[str] = (),
 ) -> Iterator[RunningInstallation]:
     """Starts the demonstration's configuration on free ports and waits for `ready`.
 
@@ -104,6 +105,7 @@ def installation(
         env: added to the environment.
         ports: those of an earlier run, to start the same installation again.
         ready_within: seconds.
+        prefix: a command that runs it, such as `ip netns exec NAME`.
 
     Raises: AssertionError when it does not get ready, or does not end with 0.
     """
@@ -115,7 +117,7 @@ def installation(
     config_path = state / "config.yaml"
     config_path.write_text(yaml.safe_dump(_replace_ports(data, mapping)), encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "netmail_cli", "run", "--config", str(config_path),
+        [*prefix, sys.executable, "-m", "netmail_cli", "run", "--config", str(config_path),
          "--state", str(state)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
         env={**os.environ, **(env or {})},

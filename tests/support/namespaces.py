@@ -1,0 +1,63 @@
+"""Network namespaces of our own: a server and a client host joined by a veth pair."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class TwoHosts:
+    """Two namespaces; the server has the addresses .1 and ::1, the client all others."""
+
+    server: str
+    client: str
+    server_v4: str
+    server_v6: str
+
+    def on_server(self) -> list[str]:
+        """The command prefix that runs on the server."""
+        return ["ip", "netns", "exec", self.server]
+
+    def on_client(self) -> list[str]:
+        """The command prefix that runs on the client."""
+        return ["ip", "netns", "exec", self.client]
+
+
+@contextmanager
+def two_hosts(client_addresses: Sequence[str]) -> Iterator[TwoHosts]:
+    """Makes both hosts and gives the client the addresses (with prefix lengths).
+
+    Skips the test where namespaces cannot be made.
+    """
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        pytest.skip("needs root and the Debian package iproute2")
+    tag = f"nm{os.getpid() % 100000}"
+    hosts = TwoHosts(f"{tag}s", f"{tag}c", "198.18.0.1", "2001:db8:0:1::1")
+    try:
+        for name in (hosts.server, hosts.client):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("link", "add", hosts.server, "netns", hosts.server, "type", "veth",
+            "peer", "name", hosts.client, "netns", hosts.client)  # fmt: skip
+        for name, addresses in (
+            (hosts.server, [f"{hosts.server_v4}/16", f"{hosts.server_v6}/48"]),
+            (hosts.client, client_addresses),
+        ):
+            for address in addresses:
+                nodad = ["nodad"] if ":" in address else []
+                _ip("-n", name, "address", "add", address, "dev", name, *nodad)
+            _ip("-n", name, "link", "set", name, "up")
+        yield hosts
+    finally:
+        for name in (hosts.server, hosts.client):
+            with suppress(subprocess.CalledProcessError):
+                _ip("netns", "delete", name)
+
+
+def _ip(*argv: str) -> None:
+    subprocess.run(["ip", *argv], check=True, capture_output=True, text=True, timeout=10)
