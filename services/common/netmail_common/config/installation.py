@@ -56,7 +56,8 @@ class GrpcConfig(Section):
 
 class SinkConfig(Section):
     """An SMTP server that accepts every message and writes each as NNNN.eml: a remote world to try
-    an installation against."""
+    an installation against.
+    """
 
     name: str
     listen: list[Address] = Field(min_length=1)
