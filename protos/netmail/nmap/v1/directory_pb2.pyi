@@ -303,6 +303,7 @@ class ResolveRequest(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
     messaging_server: _builtins.str
     size: _builtins.int
     """Size of the message if declared, octets; for the quota."""
@@ -310,16 +311,21 @@ class ResolveRequest(_message.Message):
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """local@domain, unquoted local part in UTF-8, domain as A-labels."""
 
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When there are several messages in one call: the size for the address of the same index."""
+
     def __init__(
         self,
         *,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         messaging_server: _builtins.str = ...,
         size: _builtins.int = ...,
+        sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "messaging_server", b"messaging_server", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "messaging_server", b"messaging_server", "size", b"size", "sizes", b"sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
