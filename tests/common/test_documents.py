@@ -30,7 +30,7 @@ def rows() -> list[re.Match[str]]:
 
 
 @cache
-def tests_in(path: Path) -> frozenset[str]:
+def names_in(path: Path) -> frozenset[str]:
     """Names of the tests of a file: `test_x`, `TestY::test_x`; or the file itself, a script."""
     if path.suffix != ".py":
         return frozenset()
@@ -60,7 +60,7 @@ def test_each_yes_of_the_rfc_matrix_names_its_section_and_a_test_that_is_there()
             continue
         path, _, name = row["test"].strip().strip("`").partition("::")
         file = ROOT / path
-        there = file.is_file() and (not name or name in tests_in(file))
+        there = file.is_file() and (not name or name in names_in(file))
         if not row["section"].strip() or not there:
             wrong.append(row[0])
     assert wrong == []

@@ -18,7 +18,7 @@ class Section(BaseModel):
 
 
 class HostPort(NamedTuple):
-    """A host (name or address, IPv6 without brackets) and a port (0 to 65535; 0: the kernel's choice)."""
+    """A host (name or address, IPv6 without brackets) and a port (0: the kernel's choice)."""
 
     host: str
     port: int

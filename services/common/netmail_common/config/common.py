@@ -52,7 +52,7 @@ class ListenerConfig(Section):
     listen: list[Address] = Field(min_length=1)
     tls: Literal["none", "starttls", "implicit"] = "starttls"
     proxy_protocol: bool = False
-    """Every connection must begin with a PROXY protocol header (v1 or v2); without this none may."""
+    """Every connection must begin with a PROXY header (v1 or v2); without this none may."""
     proxy_trusted_networks: list[NetworkRange] = []
     """Who may send that header. Empty: nobody."""
     plaintext_auth: bool = False

@@ -16,10 +16,11 @@ from netmail_common.config.installation import Installation
 
 _HEAD = """# Configuration
 
-One file (YAML, JSON or TOML) for the whole installation; every agent reads the same one. An unknown key
-stops the start and is named. `netmail config check` checks a file, `netmail config show --json` prints the
-effective configuration, `netmail config schema` prints JSON Schema. `{state}` in any string is the state
-directory. Durations are seconds, or a number with `s`, `m`, `h` or `d`.
+One file (YAML, JSON or TOML) for the whole installation; every agent reads the same one. An
+unknown key stops the start and is named. `netmail config check` checks a file, `netmail config
+show --json` prints the effective configuration, `netmail config schema` prints JSON Schema.
+`{state}` in any string is the state directory. Durations are seconds, or a number with `s`, `m`,
+`h` or `d`.
 
 This page is made from the schema.
 """

@@ -55,8 +55,9 @@ class GrpcConfig(Section):
 
 
 class SinkConfig(Section):
-    """An SMTP server that accepts every message and writes each as NNNN.eml: a remote world to try
-    an installation against.
+    """An SMTP server that accepts every message and writes each as NNNN.eml.
+
+    A remote world to try an installation against.
     """
 
     name: str
@@ -186,7 +187,7 @@ class Installation(Section):
         raise KeyError(name)
 
     def reachable_servers(self, name: str) -> list[MessagingServerConfig]:
-        """The Messaging Servers whose contexts NAME knows, its own first; standalone: only itself."""
+        """The Messaging Servers whose contexts NAME knows, its own first; standalone: only it."""
         own = self.messaging_server(name)
         if own.standalone:
             return [own]

@@ -19,8 +19,8 @@ class MailListenerConfig(ListenerConfig):
         "LOGIN",
     ]
     idle_timeout: Annotated[Duration, Field(ge=1)] = 1800
-    """Inactivity before autologout: at least 600 for POP3 (RFC 1939 3), 1800 for IMAP (RFC 9051 5.4)
-    in production."""
+    """Inactivity before autologout: at least 600 for POP3 (RFC 1939 section 3), 1800
+    for IMAP (RFC 9051 section 5.4) in production."""
 
 
 class PopImapLimits(Section):
@@ -50,7 +50,7 @@ class PopImapConfig(Section):
     renew_while_connected: bool = True
     """An open session renews its login every third of the lifetime."""
     register_retry: Annotated[Duration, Field(ge=0)] = 60
-    """How long a login is registered again in the background while the Connection Manager is away."""
+    """How long registering is tried again while the Connection Manager is away."""
     register_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Seconds that a login waits for the Connection Manager before it goes on without."""
     drain_timeout: Annotated[Duration, Field(ge=1)] = 30
