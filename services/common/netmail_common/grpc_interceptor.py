@@ -1,0 +1,156 @@
+"""What happens around every call: the caller's role, errors, metrics."""
+
+import contextlib
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+
+from netmail_common.grpc_errors import RpcError, error_trailers
+from netmail_common.logging import get_logger
+from netmail_common.metrics import counter, duration
+from netmail_common.roles import METHOD_ROLES, Role, role_of_uri
+
+__all__ = ["PolicyInterceptor", "peer_role"]
+
+log = get_logger(__name__)
+
+_CALLS = counter("rpc_calls", "Calls served, by method and outcome", ["method", "outcome"])
+_DURATION = duration("rpc", "Time to serve a call", ["method"])
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Continuation = Callable[
+    [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+]
+
+
+def peer_role(context: Any) -> Role:
+    """The caller's role, from its certificate. Raises: RpcError PERMISSION_DENIED."""
+    for identity in context.peer_identities() or ():
+        domain, _, role = (
+            identity.decode("utf-8", "replace").removeprefix("spiffe://").rpartition("/")
+        )
+        found = role_of_uri(domain, f"spiffe://{domain}/{role}")
+        if found is not None:
+            return found
+    raise RpcError(grpc.StatusCode.PERMISSION_DENIED, "NO_ROLE", "the certificate names no role")
+
+
+class PolicyInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+    """Checks the caller's role, turns errors into statuses, counts.
+
+    Each method's handler is wrapped once and kept: nothing is looked up per call but the
+    certificate's names.
+    """
+
+    def __init__(self, installation: str) -> None:
+        self._installation = installation
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Finds the wrapped handler."""
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler  # type: ignore[return-value] # gRPC answers UNIMPLEMENTED
+        wrapped = self._wrap(method, handler)
+        self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        around = _Around(method, self._allowed_identities(method))
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(around.unary(handler.unary_unary), **codec)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(around.unary(handler.stream_unary), **codec)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                around.stream(handler.unary_stream), **codec
+            )
+        return grpc.stream_stream_rpc_method_handler(around.stream(handler.stream_stream), **codec)
+
+    def _allowed_identities(self, method: str) -> frozenset[bytes]:
+        roles = METHOD_ROLES.get(method, frozenset())
+        return frozenset(f"spiffe://{self._installation}/{role.value}".encode() for role in roles)
+
+
+class _Around:
+    """Wraps the handlers of one method."""
+
+    def __init__(self, method: str, allowed: frozenset[bytes]) -> None:
+        self._method = method
+        self._allowed = allowed
+        self._ok = _CALLS.labels(method, "OK")
+        self._duration = _DURATION.labels(method)
+
+    def unary(self, behavior: Callable[..., Awaitable[Any]]) -> Any:
+        """Around a handler that returns one response."""
+
+        async def call(request: Any, context: Context) -> Any:
+            await self._check_role(context)
+            start = time.perf_counter()
+            try:
+                response = await behavior(request, context)
+            except Exception as error:  # noqa: BLE001 - every error becomes a status
+                await self._fail(context, error)
+            self._ok.inc()
+            self._duration.observe(time.perf_counter() - start)
+            return response
+
+        return call
+
+    def stream(self, behavior: Callable[..., Any]) -> Any:
+        """Around a handler that yields responses, or writes them to the context."""
+        if not inspect.isasyncgenfunction(behavior):
+            return self.unary(behavior)
+
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            await self._check_role(context)
+            try:
+                async with contextlib.aclosing(behavior(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except Exception as error:  # noqa: BLE001 - every error becomes a status
+                await self._fail(context, error)
+            self._ok.inc()
+
+        return call
+
+    async def _check_role(self, context: Context) -> None:
+        identities = context.peer_identities() or ()
+        if any(identity in self._allowed for identity in identities):
+            return
+        names = [identity.decode("utf-8", "replace") for identity in identities]
+        log.warning("call refused", method=self._method, peer=context.peer(), certificate=names)
+        await self._abort(
+            context,
+            RpcError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "ROLE_NOT_ALLOWED",
+                "this role may not call this method",
+            ),
+        )
+
+    async def _fail(self, context: Context, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            _CALLS.labels(self._method, "ABORTED").inc()
+            raise error
+        if isinstance(error, RpcError):
+            await self._abort(context, error)
+        log.error("call failed", method=self._method, exc_info=error)
+        await self._abort(context, RpcError(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error"))
+
+    async def _abort(self, context: Context, error: RpcError) -> NoReturn:
+        _CALLS.labels(self._method, error.status.name).inc()
+        await context.abort(error.status, error.message, error_trailers(error))

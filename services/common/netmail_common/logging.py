@@ -1,0 +1,76 @@
+"""Structured logging to standard error: JSON, or for people on a terminal."""
+
+import logging
+import sys
+from typing import Any, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from netmail_common.config import LogConfig
+
+__all__ = ["configure_logging", "get_logger"]
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure_logging(config: LogConfig, *, service: str, instance: str) -> None:
+    """Sets up logging for the process; the standard library's loggers go the same way.
+
+    Args:
+        config: level and format.
+        service: the agent, "smtp".
+        instance: which one of them, "mail1" or "mail1/0".
+    """
+    level = _LEVELS[config.level]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _origin(service, instance),
+    ]
+    console = config.format == "console" or (config.format == "auto" and sys.stderr.isatty())
+    final: list[Processor]
+    if console:
+        final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    else:
+        final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    _configure_standard_library(max(level, logging.WARNING), shared, final)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger; events are short sentences, everything else is key=value."""
+    return cast("FilteringBoundLogger", structlog.get_logger(component=name))
+
+
+def _origin(service: str, instance: str) -> Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        event["instance"] = instance
+        return event
+
+    return add
+
+
+def _configure_standard_library(level: int, shared: list[Processor], final: list[Any]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)

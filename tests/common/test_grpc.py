@@ -1,0 +1,246 @@
+"""gRPC between agents: mutual TLS, roles, errors, certificates that change."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
+
+from netmail_common.certificates import Identity, LocalAuthority
+from netmail_common.grpc_client import Channel
+from netmail_common.grpc_server import BoundServer, RpcError, error_reason, grpc_server, peer_role
+from netmail_common.http_server import Health
+from netmail_common.roles import Role
+
+SERVICE = "netmail.connmgr.v1.ConnectionManagerService"
+IdentityFor = Callable[[Role], Identity]
+
+
+class Servicer(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
+    async def ListLogins(self, request: Any, context: Any) -> connmgr_pb2.ListLoginsResponse:  # noqa: N802
+        if request.page_token == "bad":
+            raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_PAGE_TOKEN", "no such page")
+        if request.page_token == "bug":
+            raise RuntimeError("secret of the server")
+        return connmgr_pb2.ListLoginsResponse(next_page_token=peer_role(context).value)
+
+    async def WatchLogins(  # noqa: N802
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[connmgr_pb2.WatchLoginsResponse]:
+        async for request in request_iterator:
+            if request.nonce == 7:
+                raise RpcError(grpc.StatusCode.ABORTED, "SEVEN", "seven")
+            yield connmgr_pb2.WatchLoginsResponse(revision=request.nonce)
+
+
+def server(identity: Identity, listen: str = "127.0.0.1:0") -> Any:
+    def register(target: grpc.aio.Server) -> None:
+        connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(Servicer(), target)  # type: ignore[no-untyped-call]
+
+    return grpc_server(
+        listen=[listen],
+        identity=identity,
+        role=Role.CONNMGR,
+        installation="netmail",
+        register=register,
+        health=Health(),
+        service_names=[SERVICE],
+        drain_timeout=1,
+    )
+
+
+def channel_to(bound: BoundServer, identity: Identity, role: Role = Role.CONNMGR) -> Channel:
+    return Channel(
+        f"127.0.0.1:{bound.ports[0]}", identity, installation="netmail", expected_role=role
+    )
+
+
+def stub(channel: Channel) -> Any:
+    return connmgr_pb2_grpc.ConnectionManagerServiceStub(channel.raw)  # type: ignore[no-untyped-call]
+
+
+async def test_an_allowed_role_is_served_and_known(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.ADMIN))
+        answer = await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest())
+        assert answer.next_page_token == "admin"
+        await channel.close()
+
+
+async def test_another_role_is_denied_and_logged(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.POP_IMAP))
+        with (
+            structlog.testing.capture_logs() as logs,
+            pytest.raises(grpc.aio.AioRpcError) as caught,
+        ):
+            await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest())
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert error_reason(caught.value) == "ROLE_NOT_ALLOWED"
+        assert [(line["event"], line["method"]) for line in logs] == [
+            ("call refused", f"/{SERVICE}/ListLogins")
+        ]
+        assert logs[0]["certificate"][0] == "spiffe://netmail/pop_imap"
+        await channel.close()
+
+
+async def test_the_same_role_of_another_installation_is_denied(
+    identity_for: IdentityFor, authority: LocalAuthority, tmp_path: Path
+) -> None:
+    other = LocalAuthority("elsewhere", authority._certificate, authority._key)
+    other.issue(Role.ADMIN, tmp_path)
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, Identity.from_folder(tmp_path, Role.ADMIN))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest())
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        await channel.close()
+
+
+async def test_a_client_without_a_certificate_is_not_served(
+    identity_for: IdentityFor, authority: LocalAuthority
+) -> None:
+    async with (
+        server(identity_for(Role.CONNMGR)) as bound,
+        grpc.aio.secure_channel(
+            f"127.0.0.1:{bound.ports[0]}",
+            grpc.ssl_channel_credentials(authority.certificate_pem),
+            options=[("grpc.ssl_target_name_override", "connmgr.netmail")],
+        ) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await connmgr_pb2_grpc.ConnectionManagerServiceStub(channel).ListLogins(  # type: ignore[no-untyped-call]
+                connmgr_pb2.ListLoginsRequest(), timeout=5
+            )
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_client_does_not_talk_to_a_server_of_another_role(
+    identity_for: IdentityFor,
+) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.ADMIN), Role.NMAP)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await channel.close()
+
+
+async def test_an_error_carries_its_reason(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.ADMIN))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest(page_token="bad"))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error_reason(caught.value) == "BAD_PAGE_TOKEN"
+        assert caught.value.details() == "no such page"
+        await channel.close()
+
+
+async def test_a_bug_does_not_reach_the_caller_as_text(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.ADMIN))
+        with (
+            structlog.testing.capture_logs() as logs,
+            pytest.raises(grpc.aio.AioRpcError) as caught,
+        ):
+            await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest(page_token="bug"))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in (caught.value.details() or "")
+        assert logs[0]["event"] == "call failed"
+        await channel.close()
+
+
+async def test_a_stream_answers_and_fails_with_its_reason(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.SMTP))
+        call = stub(channel).WatchLogins()
+        await call.write(connmgr_pb2.WatchLoginsRequest(nonce=3))
+        assert (await call.read()).revision == 3
+        await call.write(connmgr_pb2.WatchLoginsRequest(nonce=7))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert error_reason(caught.value) == "SEVEN"
+        await channel.close()
+
+
+async def test_health_is_served_to_agents_and_reflection_to_the_admin_only(
+    identity_for: IdentityFor,
+) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.SMTP))
+        health = health_pb2_grpc.HealthStub(channel.raw)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert await reflection_code(channel) is grpc.StatusCode.PERMISSION_DENIED
+        await channel.close()
+        admin = channel_to(bound, identity_for(Role.ADMIN))
+        assert await reflection_code(admin) is grpc.StatusCode.OK
+        await admin.close()
+
+
+async def reflection_code(channel: Channel) -> grpc.StatusCode:
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    call = reflection_pb2_grpc.ServerReflectionStub(channel.raw).ServerReflectionInfo()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    await call.done_writing()
+    try:
+        names = [s.name for s in (await call.read()).list_services_response.service]
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    assert SERVICE in names
+    return grpc.StatusCode.OK
+
+
+async def test_new_certificates_are_taken_on_both_sides_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    clock = [0.0]
+    first = LocalAuthority.open_or_create(tmp_path / "ca1", "netmail")
+    folder = tmp_path / "tls"
+    first.issue(Role.CONNMGR, folder)
+    first.issue(Role.ADMIN, folder)
+    theirs = Identity(folder, Role.CONNMGR, lambda: clock[0])
+    ours = Identity(folder, Role.ADMIN, lambda: clock[0])
+    async with server(theirs) as bound:
+        channel = channel_to(bound, ours)
+        calls = stub(channel)
+        await calls.ListLogins(connmgr_pb2.ListLoginsRequest())
+        second = LocalAuthority.open_or_create(tmp_path / "ca2", "netmail")
+        second.issue(Role.CONNMGR, folder)
+        second.issue(Role.ADMIN, folder)
+        clock[0] += 5
+        answer = await calls.ListLogins(connmgr_pb2.ListLoginsRequest())
+        assert answer.next_page_token == "admin"
+        assert (ours.generation, theirs.generation) == (2, 2)
+        await channel.close()
+
+
+async def test_a_taken_port_is_an_error_and_not_shared(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        from netmail_common.config import ConfigError
+
+        with pytest.raises(ConfigError, match="cannot listen"):
+            async with server(identity_for(Role.CONNMGR), f"127.0.0.1:{bound.ports[0]}"):
+                pass
+
+
+async def test_a_channel_comes_back_after_a_restart_of_the_server(
+    identity_for: IdentityFor,
+) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.ADMIN))
+        await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest())
+        address = f"127.0.0.1:{bound.ports[0]}"
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest(), timeout=0.5)
+    async with server(identity_for(Role.CONNMGR), address):
+        async with asyncio.timeout(10):
+            await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest(), wait_for_ready=True)
+        await channel.close()
