@@ -1,0 +1,322 @@
+"""From a client's address to the network that logins are kept for: the only place that does it.
+
+An address that embeds an IPv4 address (IPv4-mapped, NAT64, 6to4) is that IPv4 address; any other
+IPv6 address stands for its /64. Networks behind which many strangers look the same are shared and
+never grant relaying; some kinds of addresses prove nothing and never grant either.
+"""
+
+import bisect
+import functools
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from netmail_common.config import ConnectionManagerConfig
+
+__all__ = ["AddressRules", "Located", "NetworkMap", "Standing"]
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class Standing(StrEnum):
+    """Whether a login from an address may grant relaying, and why not."""
+
+    GRANTS = "grants"
+    LOOPBACK = "loopback"
+    CARRIER_NAT = "carrier-grade NAT"
+    PRIVATE = "private range"
+    CONFIGURED = "configured as shared"
+    LINK_LOCAL = "link-local"
+    TEREDO = "Teredo"
+    RESERVED = "not a client's address"
+    MALFORMED_TRANSLATION = "malformed IPv4 translation"
+
+    @property
+    def shared(self) -> bool:
+        """True: many clients may stand behind it. False: grants, or proves nothing at all."""
+        return self in _SHARED
+
+
+_SHARED = frozenset(
+    {Standing.LOOPBACK, Standing.CARRIER_NAT, Standing.PRIVATE, Standing.CONFIGURED}
+)
+
+_V4_NEVER = (
+    (IPv4Network("0.0.0.0/8"), Standing.RESERVED),
+    (IPv4Network("169.254.0.0/16"), Standing.LINK_LOCAL),
+    (IPv4Network("224.0.0.0/3"), Standing.RESERVED),
+)
+# Addresses of ::/8 other than ::1 and the translations handled before are nobody's: ::/96 held
+# the IPv4-compatible ones, ::ffff:0:0:0/96 the translated ones of SIIT (RFC 4291 2.5.5, RFC 2765).
+_V6_NEVER = (
+    (IPv6Network("::/8"), Standing.RESERVED),
+    (IPv6Network("fe80::/10"), Standing.LINK_LOCAL),
+    (IPv6Network("ff00::/8"), Standing.RESERVED),
+    (IPv6Network("2001::/32"), Standing.TEREDO),
+)
+_V4_LOOPBACK = IPv4Network("127.0.0.0/8")
+_V4_PRIVATE = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+# Site-local addresses are deprecated (RFC 3879), and were private.
+_V6_PRIVATE = tuple(IPv6Network(n) for n in ("fc00::/7", "fec0::/10"))
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_NAT64_LENGTHS = frozenset({32, 40, 48, 56, 64, 96})
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRules:
+    """What an installation says about addresses.
+
+    Attributes:
+        ipv6_prefix: length of the prefix that an IPv6 client is known by.
+        nat64_prefixes: NAT64 prefixes besides 64:ff9b::/96 and 64:ff9b:1::/48 (RFC 6052 2.2);
+            a longer one wins over a shorter one.
+        shared_networks: never grant, besides loopback, link-local and 100.64.0.0/10.
+        granting_networks: private ranges that grant where private ranges are shared.
+        private_ranges_shared: RFC 1918 and ULA ranges never grant.
+        loopback_grants: loopback addresses grant; for a demonstration only.
+    """
+
+    ipv6_prefix: int = 64
+    nat64_prefixes: tuple[IPv6Network, ...] = ()
+    shared_networks: tuple[Network, ...] = ()
+    granting_networks: tuple[Network, ...] = ()
+    private_ranges_shared: bool = False
+    loopback_grants: bool = False
+
+    @classmethod
+    def from_config(cls, config: ConnectionManagerConfig) -> "AddressRules":
+        """The rules of a Connection Manager.
+
+        Raises: ValueError, for a NAT64 prefix that RFC 6052 does not know.
+        """
+        rules = cls(
+            ipv6_prefix=config.ipv6_prefix,
+            nat64_prefixes=tuple(IPv6Network(text) for text in config.nat64_prefixes),
+            shared_networks=tuple(ipaddress.ip_network(n) for n in config.shared_networks),
+            granting_networks=tuple(ipaddress.ip_network(n) for n in config.granting_networks),
+            private_ranges_shared=config.private_ranges_shared,
+            loopback_grants=config.loopback_grants,
+        )
+        NetworkMap(rules)
+        return rules
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a client is.
+
+    Attributes:
+        key: first address of its network, 4 or 16 octets.
+        prefix_length: of the network.
+        standing: whether a login from there may grant, and why not.
+    """
+
+    key: bytes
+    prefix_length: int
+    standing: Standing
+
+    @property
+    def network(self) -> Network:
+        """The network that its logins are kept for."""
+        if len(self.key) == 4:
+            return IPv4Network((self.key, self.prefix_length))
+        return IPv6Network((self.key, self.prefix_length))
+
+    @property
+    def grants(self) -> bool:
+        """Whether a login from there may grant relaying."""
+        return self.standing is Standing.GRANTS
+
+    @property
+    def reason(self) -> Standing:
+        """Same as standing."""
+        return self.standing
+
+
+class _Ranges:
+    """A set of addresses of one family, as disjoint sorted ranges."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._low: list[int] = []
+        self._high: list[int] = []
+        for low, high in sorted((int(n[0]), int(n[-1])) for n in networks):
+            if self._high and low <= self._high[-1] + 1:
+                self._high[-1] = max(self._high[-1], high)
+            else:
+                self._low.append(low)
+                self._high.append(high)
+
+    def touch(self, low: int, high: int) -> bool:
+        """Whether any of low to high is in the set."""
+        index = bisect.bisect_right(self._low, high) - 1
+        return index >= 0 and self._high[index] >= low
+
+    def hold(self, low: int, high: int) -> bool:
+        """Whether all of low to high is in the set."""
+        index = bisect.bisect_right(self._low, low) - 1
+        return index >= 0 and self._high[index] >= high
+
+
+class _Family:
+    """The rules for one address family."""
+
+    def __init__(
+        self,
+        rules: AddressRules,
+        never: Iterable[tuple[Network, Standing]],
+        configured: "_Ranges",
+        private: "_Ranges",
+        granting: "_Ranges",
+    ) -> None:
+        self._never = [(int(n[0]), int(n[-1]), standing) for n, standing in never]
+        self.configured = configured
+        self._private = private if rules.private_ranges_shared else None
+        self._granting = granting
+
+    def standing(self, address: int, low: int, high: int) -> Standing:
+        """Judges an address of the network low to high, loopback and carrier NAT aside.
+
+        A network is shared if any part of it is: its logins are kept as one.
+        """
+        for first, last, standing in self._never:
+            if first <= address <= last:
+                return standing
+        if self.configured.touch(low, high):
+            return Standing.CONFIGURED
+        if (
+            self._private is not None
+            and self._private.touch(low, high)
+            and not self._granting.hold(low, high)
+        ):
+            return Standing.PRIVATE
+        return Standing.GRANTS
+
+
+class NetworkMap:
+    """The one function from an address to its network, under the rules of an installation.
+
+    Raises: ValueError, for a NAT64 prefix whose length RFC 6052 2.2 does not know.
+    """
+
+    def __init__(self, rules: AddressRules) -> None:
+        self.rules = rules
+        for prefix in rules.nat64_prefixes:
+            if prefix.prefixlen not in _NAT64_LENGTHS:
+                raise ValueError(
+                    f"NAT64 prefix {prefix}: RFC 6052 2.2 knows the lengths 32, 40, 48, 56, 64, 96"
+                )
+        self._nat64 = sorted(
+            ((n.prefixlen, int(n.network_address)) for n in {*_NAT64, *rules.nat64_prefixes}),
+            reverse=True,
+        )
+        shared_v4, shared_v6 = _split(rules.shared_networks)
+        granting_v4, granting_v6 = _split(rules.granting_networks)
+        self._v4 = _Family(
+            rules, _V4_NEVER, _Ranges(shared_v4), _Ranges(_V4_PRIVATE), _Ranges(granting_v4)
+        )
+        self._v6 = _Family(
+            rules, _V6_NEVER, _Ranges(shared_v6), _Ranges(_V6_PRIVATE), _Ranges(granting_v6)
+        )
+        self._cached = functools.lru_cache(maxsize=4096)(self._locate)
+
+    def locate(self, address: Address | bytes) -> Located:
+        """Finds the network of an address; a zone id counts for nothing.
+
+        Args:
+            address: an address object, or its 4 or 16 octets in network order.
+
+        Raises: ValueError, if the octets are not 4 or 16.
+        """
+        packed = address if isinstance(address, bytes) else address.packed
+        if len(packed) not in {4, 16}:
+            raise ValueError("an address has 4 or 16 octets")
+        return self._cached(packed)
+
+    def _locate(self, packed: bytes) -> Located:
+        number = int.from_bytes(packed, "big")
+        if len(packed) == 4:
+            return self._locate_v4(number)
+        if number >> 32 == 0xFFFF:
+            return self._locate_v4(number & _V4_MASK)
+        if number >> 112 == 0x2002:
+            return self._embedded(number, (number >> 80) & _V4_MASK, six_to_four=True)
+        for length, prefix in self._nat64:
+            if (number ^ prefix) >> (128 - length) == 0:
+                return self._embedded(number, _rfc6052(number, length), six_to_four=False)
+        return self._locate_v6(number)
+
+    def _locate_v4(self, number: int) -> Located:
+        if number >> 24 == 127:
+            standing = Standing.GRANTS if self.rules.loopback_grants else Standing.LOOPBACK
+        elif number >> 22 == 100 << 2 | 1:  # 100.64.0.0/10, RFC 6598
+            standing = Standing.CARRIER_NAT
+        else:
+            standing = self._v4.standing(number, number, number)
+        return Located(number.to_bytes(4, "big"), 32, standing)
+
+    def _locate_v6(self, number: int) -> Located:
+        if number == 1:
+            standing = Standing.GRANTS if self.rules.loopback_grants else Standing.LOOPBACK
+            return Located(number.to_bytes(16, "big"), 128, standing)
+        hosts = (1 << (128 - self.rules.ipv6_prefix)) - 1
+        low = number & ~hosts
+        standing = self._v6.standing(number, low, low | hosts)
+        return Located(low.to_bytes(16, "big"), self.rules.ipv6_prefix, standing)
+
+    def _embedded(self, number: int, v4: int | None, *, six_to_four: bool) -> Located:
+        if v4 is None:
+            return replace(self._locate_v6(number), standing=Standing.MALFORMED_TRANSLATION)
+        located = self._locate_v4(v4)
+        if _cannot_be_behind_translator(v4) or (six_to_four and _V4_PRIVATE_RANGES.touch(v4, v4)):
+            return replace(located, standing=Standing.MALFORMED_TRANSLATION)
+        if located.grants and self._v6.configured.touch(number, number):
+            # Configured in its IPv6 spelling.
+            return replace(located, standing=Standing.CONFIGURED)
+        return located
+
+
+_V4_MASK = 0xFFFFFFFF
+_V4_PRIVATE_RANGES = _Ranges(_V4_PRIVATE)
+_NEVER_EMBEDDED = _Ranges([_V4_LOOPBACK, *(network for network, _ in _V4_NEVER)])
+
+
+def _cannot_be_behind_translator(v4: int) -> bool:
+    """Loopback, link-local and reserved addresses have no business in NAT64 or 6to4."""
+    return _NEVER_EMBEDDED.touch(v4, v4)
+
+
+def _rfc6052(number: int, length: int) -> int | None:
+    """The IPv4 address behind a NAT64 prefix of LENGTH bits (RFC 6052 2.2).
+
+    Bits 64 to 71 must be zero, and so should be what follows the address: another value means
+    that the prefix in use is another one. None then.
+    """
+    if length == 96:
+        return number & _V4_MASK
+    if (number >> 56) & 0xFF:
+        return None
+    # Without the octet of bits 64 to 71 the address is in one piece behind the prefix.
+    joined = (number >> 64) << 56 | number & ((1 << 56) - 1)
+    suffix_bits = 120 - length - 32
+    if joined & ((1 << suffix_bits) - 1):
+        return None
+    return (joined >> suffix_bits) & _V4_MASK
+
+
+def _split(networks: Iterable[Network]) -> tuple[list[IPv4Network], list[IPv6Network]]:
+    """Parts networks by family; IPv4-mapped ones are IPv4."""
+    v4: list[IPv4Network] = []
+    v6: list[IPv6Network] = []
+    for network in networks:
+        if isinstance(network, IPv4Network):
+            v4.append(network)
+        elif network.subnet_of(_MAPPED):
+            v4.append(IPv4Network((network.network_address.packed[12:], network.prefixlen - 96)))
+        else:
+            v6.append(network)
+    return v4, v6
