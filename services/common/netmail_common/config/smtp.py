@@ -55,6 +55,16 @@ class SmtpListenerConfig(ListenerConfig):
     extensions: list[
         Literal["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "SIZE", "LIMITS"]
     ] = ["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "SIZE", "LIMITS"]
+    smtp_after_pop: bool = True
+    """False: a POP3 or IMAP login grants nothing here, whatever ube_relaying says."""
+    allowed_networks: bool = True
+    """False: smtp.allowed_networks grant nothing here."""
+    greeting_delay: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Seconds before the greeting; who talks before it ends is an early talker."""
+    early_talkers: Literal["accept", "refuse"] = "accept"
+    require_full_helo: bool = False
+    """Refuse recipients to strangers whose EHLO name is neither a full domain name nor an address
+    literal. Known senders may call themselves anything."""
 
 
 class SmtpLimits(Section):
