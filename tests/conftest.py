@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.roles import Role
 
