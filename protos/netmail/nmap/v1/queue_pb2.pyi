@@ -491,6 +491,7 @@ class RecipientReport(_message.Message):
     DIAGNOSTIC_FIELD_NUMBER: _builtins.int
     REMOTE_MTA_FIELD_NUMBER: _builtins.int
     DSN_PASSED_ON_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     outcome: Global___DeliveryOutcome.ValueType
     status: _builtins.str
@@ -500,6 +501,8 @@ class RecipientReport(_message.Message):
     remote_mta: _builtins.str
     dsn_passed_on: _builtins.bool
     """True when the next hop took over DSN duties (it offered DSN)."""
+    final: _builtins.bool
+    """It is in the recipient's mailbox: DSN action delivered, not relayed."""
     def __init__(
         self,
         *,
@@ -509,10 +512,11 @@ class RecipientReport(_message.Message):
         diagnostic: _builtins.str = ...,
         remote_mta: _builtins.str = ...,
         dsn_passed_on: _builtins.bool = ...,
+        final: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "diagnostic", b"diagnostic", "dsn_passed_on", b"dsn_passed_on", "outcome", b"outcome", "remote_mta", b"remote_mta", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "diagnostic", b"diagnostic", "dsn_passed_on", b"dsn_passed_on", "final", b"final", "outcome", b"outcome", "remote_mta", b"remote_mta", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -120,6 +120,16 @@ class RouteConfig(Section):
     username: str | None = None
     password_file: Path | None = None
     password: SecretStr | None = None
+    ca_file: Path | None = None
+    """Trusted CAs (PEM) instead of the system's, where the certificate is verified: tls required or
+    implicit, or tls_verify."""
+
+    @model_validator(mode="after")
+    def _password_goes_with_username(self) -> "RouteConfig":
+        given = (self.password is not None) + (self.password_file is not None)
+        if given != (self.username is not None):
+            raise ValueError("username comes with either password or password_file")
+        return self
 
 
 class DeliverConfig(Section):
@@ -139,6 +149,10 @@ class DeliverConfig(Section):
     """How long an unused connection is kept for the next message."""
     connect_timeout: Annotated[Duration, Field(ge=1)] = 30
     command_timeout: Annotated[Duration, Field(ge=1)] = 300
+    host_backoff: Annotated[Duration, Field(ge=0)] = 60
+    """How long a host that gave no session is left alone, doubled each time; its mail is deferred
+    meanwhile."""
+    host_backoff_max: Annotated[Duration, Field(ge=0)] = 1800
     lease: Annotated[Duration, Field(ge=10)] = 900
     """How long an item is one worker's; must exceed the time of one delivery."""
     ipv6: bool = True
