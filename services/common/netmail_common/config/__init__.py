@@ -1,7 +1,12 @@
 """The one configuration schema of all agents, and the one way to load it."""
 
 from netmail_common.config._base import Address, Duration, NetworkRange, Section
-from netmail_common.config._load import ConfigError, load_config, parse_config
+from netmail_common.config._load import (
+    ConfigError,
+    listener_certificate,
+    load_config,
+    parse_config,
+)
 from netmail_common.config.connmgr import ConnectionManagerConfig, LegacyUdpConfig
 from netmail_common.config.installation import (
     GrpcConfig,
@@ -64,6 +69,7 @@ __all__ = [
     "TlsConfig",
     "TracingConfig",
     "UbeRelayingConfig",
+    "listener_certificate",
     "load_config",
     "parse_config",
 ]

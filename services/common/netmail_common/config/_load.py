@@ -48,10 +48,37 @@ def parse_config(data: Any, *, state: Path | None = None) -> Installation:
     if not isinstance(data, dict):
         raise ConfigError("the configuration is not a mapping")
     state = state or Path(str(data.get("state_dir", "var")))
+    data = _with_listener_certificates({**data, "state_dir": str(state)}, state)
     try:
-        return Installation.model_validate(_expand({**data, "state_dir": str(state)}, str(state)))
+        return Installation.model_validate(_expand(data, str(state)))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(fault) for fault in error.errors())) from None
+
+
+def listener_certificate(state: Path, server: str) -> tuple[Path, Path]:
+    """Certificate and key of a Messaging Server whose configuration names none.
+
+    `netmail run` makes them.
+    """
+    folder = state / "tls" / "listeners"
+    return folder / f"{server}.pem", folder / f"{server}.key"
+
+
+def _with_listener_certificates(data: dict[str, Any], state: Path) -> dict[str, Any]:
+    servers = data.get("messaging_servers")
+    if not isinstance(servers, list):
+        return data
+    return {**data, "messaging_servers": [_with_certificate(s, state) for s in servers]}
+
+
+def _with_certificate(server: Any, state: Path) -> Any:
+    if not isinstance(server, dict):
+        return server
+    tls = server.get("tls", {})
+    if not isinstance(tls, dict) or {"certificate", "key"} & set(tls):
+        return server
+    certificate, key = listener_certificate(state, str(server.get("name")))
+    return {**server, "tls": {**tls, "certificate": str(certificate), "key": str(key)}}
 
 
 def _decode(text: str, suffix: str) -> Any:

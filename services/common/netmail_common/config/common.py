@@ -34,7 +34,8 @@ class TlsConfig(Section):
     """Certificate of the public listeners; both files are reloaded when they change."""
 
     certificate: Path | None = None
-    """PEM, chain included. Unset with `netmail run`: its local CA issues one for host_name."""
+    """PEM, chain included. Unset: STATE_DIR/tls/listeners/NAME.pem, which `netmail run` makes for
+    host_name."""
     key: Path | None = None
     minimum_version: Literal["1.0", "1.1", "1.2", "1.3"] = "1.2"
     """Below 1.2 only for devices that know nothing newer."""

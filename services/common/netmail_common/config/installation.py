@@ -49,7 +49,7 @@ class TracingConfig(Section):
 class GrpcConfig(Section):
     """How agents talk to each other."""
 
-    security: Literal["mtls", "mesh"] = "mtls"
+    security: Literal["mtls"] = "mtls"
     certificates: Path | None = None
     """Folder with ca.pem and, for each role, ROLE.pem and ROLE.key; default: STATE_DIR/tls."""
 
