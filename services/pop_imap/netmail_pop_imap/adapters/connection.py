@@ -8,17 +8,20 @@ a task lives only as long as a command that waits for something.
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from netmail_common.acceptor import ClientInfo
 from netmail_common.logging import get_logger
 from netmail_common.tls import ServerTls
 
 from netmail_pop_imap.adapters.context import ListenerContext
+from netmail_pop_imap.adapters.metrics import COMMAND_SECONDS
 from netmail_pop_imap.domain.session import Ending
 from netmail_pop_imap.protocol.errors import InternalError, ReplyError
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 _BATCH = 64 * 1024
 """Octets of replies gathered before they are handed to the transport."""
@@ -37,6 +40,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "__dict__",  # the acceptor wraps connection_lost of the instance
+        "_arrival",
         "_at_end",
         "_closing",
         "_deadline",
@@ -78,6 +83,7 @@ class Connection(asyncio.Protocol):
         self.errors = 0
         self.login_failures = 0
         self._task: asyncio.Task[None] | None = None
+        self._arrival: asyncio.Future[None] | None = None
         self._at_end: Ending | None = None
         self._closing = False
         self._eof = False
@@ -170,9 +176,36 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             raise ConnectionResetError
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs a command that waits; the next one is executed when it has ended."""
-        self._task = self.loop.create_task(self._run(work))
+    @property
+    def unsent(self) -> int:
+        """Octets written since the last `flush`."""
+        return self._out_size
+
+    def start(self, work: Coroutine[Any, Any, None], verb: str) -> None:
+        """Runs a command that waits; the next one is executed when it has ended.
+
+        Args:
+            work: answers by `write`, or raises ReplyError.
+            verb: one of the protocol's, for the metric.
+        """
+        self._task = self.loop.create_task(self._run(work, verb))
+
+    async def next_input(self, take: Callable[[], T | None]) -> T:
+        """Flushes, then waits until the client has sent what `take` gives.
+
+        For a task that needs more from the client: a SASL response, a literal, DONE.
+        """
+        self.flush()
+        self.awaits_client = True
+        try:
+            while (item := take()) is None:
+                self._regulate()
+                self._arrival = self.loop.create_future()
+                await self._arrival
+        finally:
+            self._arrival = None
+            self.awaits_client = False
+        return item
 
     def close(self) -> None:
         """Ends the session once everything written has reached the client."""
@@ -227,7 +260,7 @@ class Connection(asyncio.Protocol):
         self.flush()
         self._upgrading = True
         self.transport.pause_reading()
-        self.start(self._handshake())
+        self.start(self._handshake(), "STARTTLS")
 
     def tls_started(self) -> None:
         """TLS is on: the subclass forgets what it knew before. Default: nothing."""
@@ -253,6 +286,8 @@ class Connection(asyncio.Protocol):
             return
         self.touch()
         self.feed(data)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
         self.pump()
 
     def eof_received(self) -> bool:
@@ -313,7 +348,8 @@ class Connection(asyncio.Protocol):
         """Stops reading while more than one command line waits behind the one under way."""
         if self.transport.is_closing() or self._upgrading:
             return
-        if self.backlog() > self.context.limits.command_line and not self._may_step():
+        may_step = self._may_step() or self.awaits_client
+        if self.backlog() > self.context.limits.command_line and not may_step:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -327,7 +363,8 @@ class Connection(asyncio.Protocol):
         elif self.errors > self.context.limits.errors:
             self.end(Ending.TOO_MANY_ERRORS)
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Coroutine[Any, Any, None], verb: str) -> None:
+        begin = self.loop.time()
         try:
             await work
         except ReplyError as error:
@@ -339,7 +376,7 @@ class Connection(asyncio.Protocol):
             self._answer(InternalError())
         finally:
             self._task = None
-            self.awaits_client = False
+            COMMAND_SECONDS.labels(self.protocol_name, verb).observe(self.loop.time() - begin)
         self.touch()
         self.flush()
         if self._at_end is not None:
@@ -396,6 +433,9 @@ class Connection(asyncio.Protocol):
             left = self.context.listener.idle_timeout
         if left > 0:
             self._arm(left)
+            return
+        if self._upgrading:
+            self.transport.abort()
             return
         self._at_end = Ending.IDLE if self.authenticated else Ending.LOGIN_TIMEOUT
         self._say_farewell()

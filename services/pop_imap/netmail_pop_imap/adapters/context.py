@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from netmail_common.config import MailListenerConfig, MessagingServerConfig, PopImapLimits
 from netmail_common.nmap import DirectoryClient, MailboxClients
@@ -24,3 +25,5 @@ class ListenerContext:
     mailboxes: MailboxClients
     logins: LoginRegistrar
     sessions: SessionSet
+    plaintext_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """listener.plaintext_auth_networks, parsed."""

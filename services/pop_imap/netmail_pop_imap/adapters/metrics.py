@@ -1,28 +1,29 @@
 """Prometheus metrics of the POP/IMAP agent."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from netmail_common.metrics import counter, duration, gauge
 
-SESSIONS = Gauge("netmail_pop_imap_sessions", "Open connections.", ["protocol"])
-COMMANDS = Counter("netmail_pop_imap_commands_total", "Commands by verb.", ["protocol", "verb"])
-COMMAND_SECONDS = Histogram(
-    "netmail_pop_imap_command_seconds",
-    "Duration of commands that wait for another agent or the client.",
+SESSIONS = gauge("pop_imap_sessions", "Open connections.", ["protocol"])
+COMMANDS = counter("pop_imap_commands", "Commands by verb.", ["protocol", "verb"])
+COMMAND_SECONDS = duration(
+    "pop_imap_command",
+    "Duration of commands that wait for another agent or for the client.",
     ["protocol", "verb"],
 )
-LOGINS = Counter(
-    "netmail_pop_imap_logins_total",
-    "Logins by outcome: ok, failed, refused, unavailable, revoked.",
+LOGINS = counter(
+    "pop_imap_logins",
+    "Logins by outcome: ok, failed, plaintext refused, unavailable, revoked, malformed, cancelled.",
     ["protocol", "outcome"],
 )
-REGISTRATIONS = Counter(
-    "netmail_pop_imap_registrations_total",
-    "Registrations with the Connection Manager, by kind and outcome.",
+REGISTRATIONS = counter(
+    "pop_imap_registrations",
+    "Registrations with the Connection Manager, by kind (login, retry, renewal, restart) and"
+    " outcome.",
     ["kind", "outcome"],
 )
-REGISTRATIONS_WAITING = Gauge(
-    "netmail_pop_imap_registrations_waiting",
-    "Logins that are not registered yet because the Connection Manager does not answer.",
+REGISTRATIONS_WAITING = gauge(
+    "pop_imap_registrations_waiting",
+    "Logins not registered yet because the Connection Manager does not answer.",
 )
-REVOKED_SESSIONS = Counter(
-    "netmail_pop_imap_revoked_sessions_total", "Sessions ended because their login was revoked."
+REVOKED_SESSIONS = counter(
+    "pop_imap_revoked_sessions", "Sessions ended because their login was revoked."
 )

@@ -12,6 +12,7 @@ class SessionSet:
 
     def __init__(self) -> None:
         self._sessions: set[Session] = set()
+        self._finishing: set[asyncio.Future[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -32,6 +33,16 @@ class SessionSet:
         if not self._sessions:
             self._empty.set()
 
+    def finish(self, work: asyncio.Future[None]) -> None:
+        """Work that must end well even if its client goes away; a drain waits for it."""
+        self._finishing.add(work)
+        work.add_done_callback(self._finished)
+
+    def _finished(self, work: asyncio.Future[None]) -> None:
+        self._finishing.discard(work)
+        if not work.cancelled():
+            work.exception()  # whoever waits for it answers; if nobody does it is not an accident
+
     async def drain(self, ceiling: float, random: Random) -> None:
         """Ends every session within `ceiling` seconds.
 
@@ -45,6 +56,7 @@ class SessionSet:
         try:
             async with asyncio.timeout(ceiling):
                 await self._empty.wait()
+                await asyncio.gather(*self._finishing, return_exceptions=True)
         except TimeoutError:
             for session in tuple(self._sessions):
                 session.cut()

@@ -1,0 +1,5 @@
+"""python -m netmail_pop_imap."""
+
+from netmail_pop_imap.main import main
+
+main()

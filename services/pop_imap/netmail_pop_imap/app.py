@@ -1,0 +1,179 @@
+"""The POP/IMAP agent's process: clients of the other agents, listeners, drain."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from ipaddress import ip_network
+from random import SystemRandom
+from typing import Self
+
+from netmail_common.acceptor import AcceptorHandle, ClientInfo, accept_connections
+from netmail_common.certificates import Identity
+from netmail_common.config import (
+    Installation,
+    MailListenerConfig,
+    MessagingServerConfig,
+    PopImapConfig,
+)
+from netmail_common.connmgr import ConnectionManagerClient
+from netmail_common.grpc_client import Channel
+from netmail_common.http_server import Health, http_server
+from netmail_common.lifecycle import Lifecycle
+from netmail_common.logging import get_logger
+from netmail_common.nmap import DirectoryClient, MailboxClients, NmapChannels
+from netmail_common.roles import Role
+from netmail_common.tls import ServerTls
+
+from netmail_pop_imap.adapters.connection import ConnectionFactory
+from netmail_pop_imap.adapters.context import ListenerContext
+from netmail_pop_imap.adapters.logins import Agent, LoginRegistrar
+from netmail_pop_imap.adapters.pop3 import Pop3Connection
+from netmail_pop_imap.adapters.sessions import SessionSet
+
+log = get_logger(__name__)
+
+CONNECTIONS: Mapping[str, ConnectionFactory] = {"pop3": Pop3Connection}
+"""What serves a listener of each protocol."""
+
+BUSY = {
+    "pop3": b"-ERR [SYS/TEMP] too many connections\r\n",
+    "imap": b"* BYE [UNAVAILABLE] too many connections\r\n",
+}
+
+
+class PopImapAgent:
+    """What one process runs: every listener of a Messaging Server.
+
+    Use it as a context manager; `ports` are known inside.
+
+    Args:
+        installation: the configuration.
+        server_name: the Messaging Server.
+        worker: index of a worker process; None when this is the only process.
+    """
+
+    def __init__(
+        self, installation: Installation, server_name: str, *, worker: int | None = None
+    ) -> None:
+        self.installation = installation
+        self.server: MessagingServerConfig = installation.messaging_server(server_name)
+        self.health = Health()
+        self.sessions = SessionSet()
+        self.ports: dict[str, tuple[int, ...]] = {}
+        """Of each listener, by its name."""
+        self._worker = worker
+        self._acceptors: list[AcceptorHandle] = []
+        self._stack = AsyncExitStack()
+
+    @property
+    def _config(self) -> PopImapConfig:
+        return self.server.pop_imap
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def drain(self) -> None:
+        """No new connections; those that are open end with a farewell, spread over a while."""
+        self.health.set_ready(False)
+        for acceptor in self._acceptors:
+            acceptor.stop_accepting()
+        await self.sessions.drain(self._config.drain_timeout, SystemRandom())
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        identity = Identity.from_folder(self.installation.certificates, Role.POP_IMAP)
+        channels = NmapChannels(self.installation, self.server.name, identity)
+        stack.push_async_callback(channels.close)
+        directory = DirectoryClient(channels)
+        stack.push_async_callback(directory.close)
+        logins = await self._start_logins(stack, identity)
+        for listener in self._config.listeners:
+            context = ListenerContext(
+                server=self.server,
+                listener=listener,
+                limits=self._config.limits,
+                tls=self._tls(listener),
+                loop=asyncio.get_running_loop(),
+                directory=directory,
+                mailboxes=MailboxClients(channels),
+                logins=logins,
+                sessions=self.sessions,
+                plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),
+            )
+            await self._listen(stack, context)
+        offset = self._worker or 0
+        await stack.enter_async_context(
+            http_server(self._config.http.listen, self.health, port_offset=offset)
+        )
+        self.health.set_ready(True)
+
+    async def _start_logins(self, stack: AsyncExitStack, identity: Identity) -> LoginRegistrar:
+        client = None
+        if self.server.connection_manager is not None:
+            manager = self.installation.connection_manager(self.server.connection_manager)
+            channel = Channel(
+                manager.target,
+                identity,
+                installation=self.installation.installation,
+                expected_role=Role.CONNMGR,
+            )
+            stack.push_async_callback(channel.close)
+            client = ConnectionManagerClient(channel)
+        agent = Agent(self.server.name, f"pop_imap/{os.uname().nodename}/{os.getpid()}")
+        logins = LoginRegistrar(client, agent=agent, config=self._config)
+        task = asyncio.create_task(logins.run())
+        stack.push_async_callback(_cancel, task)
+        return logins
+
+    def _tls(self, listener: MailListenerConfig) -> ServerTls | None:
+        if listener.tls == "none":
+            return None
+        return ServerTls.from_config(self.server.tls, listener.minimum_tls_version)
+
+    async def _listen(self, stack: AsyncExitStack, context: ListenerContext) -> None:
+        listener = context.listener
+        factory = CONNECTIONS[listener.protocol]
+
+        def busy(_client: ClientInfo) -> bytes:
+            return BUSY[listener.protocol]
+
+        acceptor = await stack.enter_async_context(
+            accept_connections(
+                listener,
+                protocol_factory=partial(_connect, factory, context),
+                tls=context.tls,
+                busy=busy,
+                reuse_port=self._worker is not None,
+            )
+        )
+        self._acceptors.append(acceptor)
+        self.ports[listener.name] = acceptor.ports
+        log.info("listening", listener=listener.name, protocol=listener.protocol)
+
+
+def _connect(
+    factory: ConnectionFactory, context: ListenerContext, client: ClientInfo
+) -> asyncio.Protocol:
+    return factory(client, context)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def run(
+    installation: Installation, server_name: str, lifecycle: Lifecycle, worker: int | None
+) -> None:
+    """Serves until the drain, and drains."""
+    async with PopImapAgent(installation, server_name, worker=worker) as agent:
+        lifecycle.announce_ready()
+        await lifecycle.wait_for_drain()
+        await agent.drain()
