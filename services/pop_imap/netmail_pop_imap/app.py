@@ -22,6 +22,7 @@ from netmail_common.grpc_client import Channel
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
+from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.nmap import DirectoryClient, MailboxClients, NmapChannels
 from netmail_common.roles import Role
 from netmail_common.tls import ServerTls
@@ -125,7 +126,11 @@ class PopImapAgent:
                 expected_role=Role.CONNMGR,
             )
             stack.push_async_callback(channel.close)
-            client = ConnectionManagerClient(channel)
+            client = ConnectionManagerClient(
+                channel,
+                timeout=self._config.register_timeout,
+                networks=NetworkMap(AddressRules.from_config(manager)),
+            )
         agent = Agent(self.server.name, f"pop_imap/{os.uname().nodename}/{os.getpid()}")
         logins = LoginRegistrar(client, agent=agent, config=self._config)
         task = asyncio.create_task(logins.run())

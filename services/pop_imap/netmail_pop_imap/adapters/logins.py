@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
+import grpc
 from netmail.connmgr.v1 import connmgr_pb2
 from netmail_common.acceptor import ClientInfo
 from netmail_common.config import PopImapConfig
@@ -15,6 +16,7 @@ from netmail_common.connmgr import (
     ConnectionManagerUnavailable,
     Lost,
     Revoked,
+    UserKey,
     WatchMode,
 )
 from netmail_common.logging import get_logger
@@ -35,6 +37,7 @@ DEFAULT_LIFETIME = 900.0
 """Seconds; until the Connection Manager has said its own."""
 
 _TICK = 1.0
+_REFUSED_PAUSE = 30.0
 _EXPIRY_TICKS = 30
 _AT_ONCE = 1000
 """Registrations under way at once when all of them are due; the client gathers them."""
@@ -138,14 +141,21 @@ class LoginRegistrar:
             group.create_task(self._tick(self._client))
 
     async def _watch(self, client: ConnectionManagerClient) -> None:
-        async for event in client.watch(WatchMode.REVOCATIONS):
-            match event:
-                case Connected():
-                    await self._connected(client, event)
-                case Revoked():
-                    self._revoked(event)
-                case Lost():
-                    log.warning("connection manager lost")
+        while True:
+            try:
+                async for event in client.watch(WatchMode.REVOCATIONS):
+                    match event:
+                        case Connected():
+                            await self._connected(client, event)
+                        case Revoked():
+                            self._revoked(event)
+                        case Lost():
+                            log.warning("connection manager lost")
+            except grpc.aio.AioRpcError as error:
+                log.error(  # noqa: TRY400 - no traceback
+                    "connection manager refuses to be watched", code=error.code().name
+                )
+            await asyncio.sleep(_REFUSED_PAUSE)
 
     async def _connected(self, client: ConnectionManagerClient, event: Connected) -> None:
         self._book.lifetime = event.lifetime
@@ -158,7 +168,15 @@ class LoginRegistrar:
             await self._register_all(client, logins, "restart")
 
     def _revoked(self, event: Revoked) -> None:
-        for login in self._book.revoke(event):
+        def covers(login: Login) -> bool:
+            return event.covers(
+                UserKey(login.user.name, login.user.context),
+                login.client_address,
+                login.verified_at,
+                login.user.credential_epoch,
+            )
+
+        for login in self._book.revoke(covers):
             self._end_session(login, event.reason)
 
     def _end_session(self, login: Login, reason: str) -> None:
@@ -198,8 +216,8 @@ class LoginRegistrar:
         try:
             async with asyncio.timeout(self._timeout):
                 result = await client.register_one(self._item(login, kind))
-        except (TimeoutError, ConnectionManagerUnavailable):
-            self._not_registered(login, kind)
+        except (TimeoutError, ConnectionManagerUnavailable, grpc.aio.AioRpcError) as error:
+            self._not_registered(login, kind, error)
             return
         outcome = connmgr_pb2.RegisterOutcome.Name(result.outcome)
         outcome = outcome.removeprefix("REGISTER_OUTCOME_").lower().replace("_", " ")
@@ -217,7 +235,15 @@ class LoginRegistrar:
                 self._book.failed(login, self._clock())
             case _:
                 self._book.forget(login)
-        self._log(login, kind, outcome)
+        level = log.debug if kind == "renewal" else log.info
+        level(
+            "login registered",
+            user=str(login.user),
+            address=str(login.client_address),
+            protocol=login.protocol,
+            kind=kind,
+            outcome=outcome,
+        )
 
     def _renewed(self, login: Login, kind: str) -> bool:
         return kind == "renewal" or (
@@ -242,7 +268,7 @@ class LoginRegistrar:
             renewal=renewal,
         )
 
-    def _not_registered(self, login: Login, kind: str) -> None:
+    def _not_registered(self, login: Login, kind: str, error: Exception) -> None:
         REGISTRATIONS.labels(kind, "unavailable").inc()
         again = self._book.failed(login, self._clock()) if kind != "renewal" else True
         log.warning(
@@ -250,17 +276,7 @@ class LoginRegistrar:
             user=str(login.user),
             address=str(login.client_address),
             kind=kind,
-            reason="connection manager does not answer",
+            reason=getattr(error, "reason", type(error).__name__),
             again=again,
         )
         REGISTRATIONS_WAITING.set(self._book.waiting)
-
-    def _log(self, login: Login, kind: str, outcome: str) -> None:
-        log.info(
-            "login registered" if "refused" not in outcome else "login not registered",
-            user=str(login.user),
-            address=str(login.client_address),
-            protocol=login.protocol,
-            kind=kind,
-            outcome=outcome,
-        )

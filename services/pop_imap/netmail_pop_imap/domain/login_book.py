@@ -45,25 +45,6 @@ class Login:
         return self.user.name, self.user.context, self.client_address
 
 
-@dataclass(frozen=True, slots=True)
-class RevokedLogins:
-    """A revocation: None and 0 restrict nothing."""
-
-    name: str | None
-    context: str | None
-    on_network: Callable[[IPAddress], bool] | None
-    credential_epoch: int
-
-    def hits(self, login: Login) -> bool:
-        """Whether it revokes this login."""
-        user = login.user
-        if self.name is not None and (user.name, user.context) != (self.name, self.context):
-            return False
-        if self.on_network is not None and not self.on_network(login.client_address):
-            return False
-        return not self.credential_epoch or user.credential_epoch < self.credential_epoch
-
-
 class LoginBook:
     """The logins of a process that have not expired.
 
@@ -158,9 +139,10 @@ class LoginBook:
         for login in [one for one in self._closed.values() if one.renewed_at <= limit]:
             self.forget(login)
 
-    def revoke(self, revoked: RevokedLogins) -> list[Login]:
-        """Forgets the logins that a revocation hits and gives them, for their sessions to end."""
-        hit = [login for login in (*self._open, *self._closed.values()) if revoked.hits(login)]
+    def revoke(self, covers: Callable[[Login], bool]) -> list[Login]:
+        """Forgets the logins that a revocation covers and gives them, for their sessions to end."""
+        hit = [login for login in (*self._open, *self._closed.values()) if covers(login)]
         for login in hit:
+            login.revoked = True
             self.forget(login)
         return hit
