@@ -1,0 +1,1 @@
+"""Wiring of the two commands: `serve` and `deliver`."""

@@ -1,0 +1,102 @@
+"""`smtp deliver`: works off the queue of its Messaging Server."""
+
+import os
+import socket
+import time
+
+from netmail_common.certificates import Identity
+from netmail_common.command_line import AgentArguments
+from netmail_common.config import Installation, MessagingServerConfig
+from netmail_common.http_server import Health, http_server
+from netmail_common.lifecycle import Lifecycle
+from netmail_common.logging import get_logger
+from netmail_common.nmap import NmapChannels, QueueClients
+from netmail_common.roles import Role
+
+from netmail_smtp.adapters.deliver_handover import HandOver
+from netmail_smtp.adapters.deliver_pool import ConnectionPool
+from netmail_smtp.adapters.deliver_queue import LeasedQueue
+from netmail_smtp.adapters.deliver_router import Router
+from netmail_smtp.adapters.deliver_session import SessionOpener
+from netmail_smtp.adapters.deliver_smtp import SmtpTransport
+from netmail_smtp.adapters.deliver_worker import Deliverer, Limits
+from netmail_smtp.adapters.dns import Resolver
+from netmail_smtp.domain.deliver_health import HostHealth
+from netmail_smtp.domain.deliver_route import RouteTable
+
+log = get_logger(__name__)
+
+
+async def deliver(
+    arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle
+) -> None:
+    """Delivers until the lifecycle drains.
+
+    Raises: ConfigError, OSError when it cannot start.
+    """
+    own = installation.messaging_server(arguments.name)
+    identity = Identity.from_folder(installation.certificates, Role.DELIVER)
+    channels = NmapChannels(installation, own.name, identity)
+    health = Health()
+    try:
+        async with http_server(own.deliver.http.listen, health):
+            deliverer, pool = build(installation, own, channels)
+            health.set_ready(True)
+            lifecycle.announce_ready()
+            log.info("delivering", messaging_server=own.name, queue=own.nmap.target)
+            await deliverer.run(lifecycle.draining)
+            health.set_ready(False)
+            await pool.close()
+    finally:
+        await channels.close()
+
+
+def build(
+    installation: Installation, own: MessagingServerConfig, channels: NmapChannels
+) -> tuple[Deliverer, ConnectionPool]:
+    """Puts the parts together for one Messaging Server."""
+    config = own.deliver
+    helo_name = config.helo_name or own.host_name
+    own_names = frozenset({own.host_name, helo_name.lower()})
+    host_health = HostHealth(
+        first=config.host_backoff, longest=config.host_backoff_max, clock=time.monotonic
+    )
+    opener = SessionOpener(config, helo_name=helo_name, own_names=own_names)
+    pool = ConnectionPool(
+        opener.open,
+        host_health,
+        per_target=config.concurrency_per_destination,
+        idle_time=config.connection_idle,
+        messages_per_connection=config.messages_per_connection,
+    )
+    router = Router(
+        RouteTable(config.routes),
+        Resolver(config.dns_servers),
+        own_names=own_names,
+        smtp_port=config.smtp_port,
+        ipv6=config.ipv6,
+    )
+    clients = QueueClients(channels)
+    reachable = installation.reachable_servers(own.name)
+    queue = LeasedQueue(
+        clients,
+        own.name,
+        worker=f"{socket.gethostname()}/{os.getpid()}",
+        lease_seconds=config.lease,
+    )
+    deliverer = Deliverer(
+        queue,
+        SmtpTransport(router, pool, host_health),
+        HandOver(clients, {server.name: server.host_name for server in reachable}),
+        holders={domain: server.name for server in reachable for domain in server.domains},
+        limits=Limits(
+            items=config.concurrency,
+            per_destination=config.concurrency_per_destination,
+            drain=config.drain_timeout,
+            lease_margin=min(30.0, config.lease / 10),
+        ),
+    )
+    return deliverer, pool
+
+
+__all__ = ["build", "deliver"]
