@@ -40,6 +40,15 @@ def version() -> str:
     return f"Postfix {done.stdout.strip()}"
 
 
+def self_signed(certificate: Path, key: Path) -> None:
+    """Writes an ECDSA P-256 certificate for localhost, as our own local CA issues them."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", "/CN=localhost", "-out", certificate, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
 @contextmanager
 def postfix(template: str, **values: str) -> Iterator[Postfix]:
     """Starts Postfix with bench/peers/postfix/TEMPLATE.main.cf and TEMPLATE.master.cf.
