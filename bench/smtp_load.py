@@ -1,7 +1,7 @@
 """A load generator with TLS, which smtp-source lacks.
 
-`python -m bench.smtp_load PORT MESSAGES SESSIONS SIZE` keeps SESSIONS connections, STARTTLS on each, and
-sends one command at a time, as smtp-source does.
+`python -m bench.smtp_load PORT MESSAGES SESSIONS SIZE` keeps SESSIONS connections, STARTTLS on
+each, and sends one command at a time, as smtp-source does.
 """
 
 import asyncio
