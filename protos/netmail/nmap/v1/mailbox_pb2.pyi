@@ -57,6 +57,33 @@ STORE_MODE_ADD: StoreMode.ValueType  # 2
 STORE_MODE_REMOVE: StoreMode.ValueType  # 3
 Global___StoreMode: _TypeAlias = StoreMode  # noqa: Y015
 
+class _MaildropOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MaildropOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaildropOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MAILDROP_OUTCOME_UNSPECIFIED: _MaildropOutcome.ValueType  # 0
+    MAILDROP_OUTCOME_OK: _MaildropOutcome.ValueType  # 1
+    MAILDROP_OUTCOME_IN_USE: _MaildropOutcome.ValueType  # 2
+    """Another session holds the lock; the session has ended."""
+    MAILDROP_OUTCOME_GONE: _MaildropOutcome.ValueType  # 3
+    """The message is no longer there."""
+    MAILDROP_OUTCOME_FAILED: _MaildropOutcome.ValueType  # 4
+    """Storage does not answer, or the step makes no sense."""
+
+class MaildropOutcome(_MaildropOutcome, metaclass=_MaildropOutcomeEnumTypeWrapper): ...
+
+MAILDROP_OUTCOME_UNSPECIFIED: MaildropOutcome.ValueType  # 0
+MAILDROP_OUTCOME_OK: MaildropOutcome.ValueType  # 1
+MAILDROP_OUTCOME_IN_USE: MaildropOutcome.ValueType  # 2
+"""Another session holds the lock; the session has ended."""
+MAILDROP_OUTCOME_GONE: MaildropOutcome.ValueType  # 3
+"""The message is no longer there."""
+MAILDROP_OUTCOME_FAILED: MaildropOutcome.ValueType  # 4
+"""Storage does not answer, or the step makes no sense."""
+Global___MaildropOutcome: _TypeAlias = MaildropOutcome  # noqa: Y015
+
 @_typing.final
 class Mailbox(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -1495,3 +1522,183 @@ class GetQuotaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQuotaResponse: _TypeAlias = GetQuotaResponse  # noqa: Y015
+
+@_typing.final
+class UseMaildropsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaildropStep]: ...
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___MaildropStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseMaildropsRequest: _TypeAlias = UseMaildropsRequest  # noqa: Y015
+
+@_typing.final
+class MaildropStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    RETRIEVE_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.int
+    """Chosen by the client, unique on the stream while the session is open."""
+    @_builtins.property
+    def open(self) -> Global___MaildropOpen: ...
+    @_builtins.property
+    def retrieve(self) -> Global___MaildropRetrieve: ...
+    @_builtins.property
+    def close(self) -> Global___MaildropClose: ...
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.int = ...,
+        open: Global___MaildropOpen | None = ...,
+        retrieve: Global___MaildropRetrieve | None = ...,
+        close: Global___MaildropClose | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "open", b"open", "retrieve", b"retrieve", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "open", b"open", "retrieve", b"retrieve", "session_id", b"session_id", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["open", "retrieve", "close"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___MaildropStep: _TypeAlias = MaildropStep  # noqa: Y015
+
+@_typing.final
+class MaildropOpen(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaildropOpen: _TypeAlias = MaildropOpen  # noqa: Y015
+
+@_typing.final
+class MaildropRetrieve(_message.Message):
+    """Whole octets of a message of at most 1 MiB; larger ones by FetchMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.int
+    def __init__(
+        self,
+        *,
+        uid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaildropRetrieve: _TypeAlias = MaildropRetrieve  # noqa: Y015
+
+@_typing.final
+class MaildropClose(_message.Message):
+    """Answered after the durable commit; ends the session and its lock, whatever the outcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVE_UIDS_FIELD_NUMBER: _builtins.int
+    SEEN_UIDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def remove_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def seen_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Get the flag \\Seen."""
+
+    def __init__(
+        self,
+        *,
+        remove_uids: _abc.Iterable[_builtins.int] | None = ...,
+        seen_uids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remove_uids", b"remove_uids", "seen_uids", b"seen_uids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaildropClose: _TypeAlias = MaildropClose  # noqa: Y015
+
+@_typing.final
+class UseMaildropsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaildropResult]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___MaildropResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseMaildropsResponse: _TypeAlias = UseMaildropsResponse  # noqa: Y015
+
+@_typing.final
+class MaildropResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MAILBOX_ID_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.int
+    outcome: Global___MaildropOutcome.ValueType
+    mailbox_id: _builtins.int
+    """Open: the mailbox and its messages, with sizes and object ids."""
+    more: _builtins.bool
+    """Open: further results of this step follow with the rest of the messages."""
+    body: _builtins.bytes
+    """Retrieve."""
+    @_builtins.property
+    def messages(self) -> Global___MessageColumns: ...
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.int = ...,
+        outcome: Global___MaildropOutcome.ValueType = ...,
+        mailbox_id: _builtins.int = ...,
+        messages: Global___MessageColumns | None = ...,
+        more: _builtins.bool = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "mailbox_id", b"mailbox_id", "messages", b"messages", "more", b"more", "outcome", b"outcome", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaildropResult: _TypeAlias = MaildropResult  # noqa: Y015

@@ -122,6 +122,11 @@ class MailboxServiceStub:
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxResponse.FromString,
                 _registered_method=True)
+        self.UseMaildrops = channel.stream_stream(
+                '/netmail.nmap.v1.MailboxService/UseMaildrops',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsResponse.FromString,
+                _registered_method=True)
         self.GetQuota = channel.unary_unary(
                 '/netmail.nmap.v1.MailboxService/GetQuota',
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.GetQuotaRequest.SerializeToString,
@@ -244,6 +249,15 @@ class MailboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UseMaildrops(self, request_iterator, context):
+        """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
+        of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
+        of the stream. The steps of one session are answered in their order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQuota(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -332,6 +346,11 @@ def add_MailboxServiceServicer_to_server(servicer, server):
                     servicer.LockMailbox,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxResponse.SerializeToString,
+            ),
+            'UseMaildrops': grpc.stream_stream_rpc_method_handler(
+                    servicer.UseMaildrops,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsResponse.SerializeToString,
             ),
             'GetQuota': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQuota,
@@ -779,6 +798,33 @@ class MailboxService:
             '/netmail.nmap.v1.MailboxService/LockMailbox',
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.SerializeToString,
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseMaildrops(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/netmail.nmap.v1.MailboxService/UseMaildrops',
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,11 @@ class MailboxServiceStub:
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
     LockMailbox: _grpc.StreamStreamMultiCallable[_mailbox_pb2.LockMailboxRequest, _mailbox_pb2.LockMailboxResponse]
     """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
+    UseMaildrops: _grpc.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]
+    """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
+    of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
+    of the stream. The steps of one session are answered in their order.
+    """
     GetQuota: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.GetQuotaRequest, _mailbox_pb2.GetQuotaResponse]
 
 @_typing.type_check_only
@@ -106,6 +111,11 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
     LockMailbox: _aio.StreamStreamMultiCallable[_mailbox_pb2.LockMailboxRequest, _mailbox_pb2.LockMailboxResponse]  # type: ignore[assignment]
     """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
+    UseMaildrops: _aio.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]  # type: ignore[assignment]
+    """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
+    of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
+    of the stream. The steps of one session are answered in their order.
+    """
     GetQuota: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.GetQuotaRequest, _mailbox_pb2.GetQuotaResponse]  # type: ignore[assignment]
 
 class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -239,6 +249,17 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mailbox_pb2.LockMailboxResponse], _abc.AsyncIterator[_mailbox_pb2.LockMailboxResponse]]:
         """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
+
+    @_abc_1.abstractmethod
+    def UseMaildrops(
+        self,
+        request_iterator: _MaybeAsyncIterator[_mailbox_pb2.UseMaildropsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_mailbox_pb2.UseMaildropsResponse], _abc.AsyncIterator[_mailbox_pb2.UseMaildropsResponse]]:
+        """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
+        of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
+        of the stream. The steps of one session are answered in their order.
+        """
 
     @_abc_1.abstractmethod
     def GetQuota(
