@@ -1,0 +1,5 @@
+"""`python -m netmail_cli` is `netmail`."""
+
+from netmail_cli.main import main
+
+main()

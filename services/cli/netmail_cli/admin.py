@@ -1,0 +1,64 @@
+"""gRPC channels of an administrator to the agents of an installation."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from netmail.connmgr.v1 import connmgr_pb2_grpc
+from netmail.nmap.v1 import directory_pb2_grpc, queue_pb2_grpc
+from netmail_common.certificates import Identity
+from netmail_common.config import Installation, MessagingServerConfig
+from netmail_common.grpc_client import Channel
+from netmail_common.roles import Role
+
+from netmail_cli.context import find_configuration
+
+__all__ = ["Administrator", "administrator"]
+
+
+class Administrator:
+    """Stubs to every agent, made when they are first needed."""
+
+    def __init__(self, installation: Installation, stack: contextlib.AsyncExitStack) -> None:
+        self.installation = installation
+        self._identity = Identity.from_folder(installation.certificates, Role.ADMIN)
+        self._stack = stack
+        self._channels: dict[str, Channel] = {}
+
+    def directory(
+        self, server: MessagingServerConfig
+    ) -> "directory_pb2_grpc.DirectoryServiceAsyncStub":
+        """The directory of a Messaging Server's NMAP agent."""
+        channel = self._channel(server.nmap.target, Role.NMAP)
+        return directory_pb2_grpc.DirectoryServiceStub(channel.raw)
+
+    def queue(self, server: MessagingServerConfig) -> "queue_pb2_grpc.QueueServiceAsyncStub":
+        """The queue of a Messaging Server's NMAP agent."""
+        channel = self._channel(server.nmap.target, Role.NMAP)
+        return queue_pb2_grpc.QueueServiceStub(channel.raw)
+
+    def connection_manager(self, name: str) -> "connmgr_pb2_grpc.ConnectionManagerServiceAsyncStub":
+        """A Connection Manager. Raises: KeyError."""
+        target = self.installation.connection_manager(name).target
+        channel = self._channel(target, Role.CONNMGR)
+        return connmgr_pb2_grpc.ConnectionManagerServiceStub(channel.raw)
+
+    def _channel(self, target: str, role: Role) -> Channel:
+        if target not in self._channels:
+            channel = Channel(
+                target,
+                self._identity,
+                installation=self.installation.installation,
+                expected_role=role,
+            )
+            self._stack.push_async_callback(channel.close)
+            self._channels[target] = channel
+        return self._channels[target]
+
+
+@contextlib.asynccontextmanager
+async def administrator(config: Path | None, state: Path | None) -> AsyncIterator[Administrator]:
+    """Reads the configuration and our certificate. Raises: ConfigError."""
+    _, installation = find_configuration(config, state)
+    async with contextlib.AsyncExitStack() as stack:
+        yield Administrator(installation, stack)

@@ -1,0 +1,1 @@
+"""The commands of `netmail`, one module for each noun."""

@@ -1,0 +1,5 @@
+"""`netmail demo`."""
+
+
+def demo() -> None:
+    """Plays the six stages."""
