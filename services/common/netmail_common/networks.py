@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from netmail_common.config import ConnectionManagerConfig
 
-__all__ = ["AddressRules", "Located", "NetworkMap", "Standing"]
+__all__ = ["AddressRules", "Located", "NetworkMap", "Standing", "network_of"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -126,6 +126,14 @@ class Located:
         if len(self.key) == 4:
             return IPv4Network((self.key, self.prefix_length))
         return IPv6Network((self.key, self.prefix_length))
+
+    @property
+    def place(self) -> bytes:
+        """What logins are kept by: the key, with one more octet where they do not grant.
+
+        A login through a shared spelling of a network must not vouch for its other spellings.
+        """
+        return self.key if self.grants else self.key + b"-"
 
     @property
     def grants(self) -> bool:
@@ -278,6 +286,11 @@ class NetworkMap:
             # Configured in its IPv6 spelling.
             return replace(located, standing=Standing.CONFIGURED)
         return located
+
+
+def network_of(place: bytes) -> bytes:
+    """The key of the network that a place is in."""
+    return place[:-1] if len(place) in {5, 17} else place
 
 
 _V4_MASK = 0xFFFFFFFF

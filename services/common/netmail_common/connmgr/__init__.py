@@ -1,0 +1,28 @@
+"""The Connection Manager as the other agents see it: its client, its words, its decision."""
+
+from netmail_common.connmgr.client import ConnectionManagerClient, ConnectionManagerUnavailable
+from netmail_common.connmgr.decision import decide
+from netmail_common.connmgr.events import (
+    Changed,
+    Connected,
+    Lost,
+    Revoked,
+    SnapshotEnded,
+    WatchEvent,
+    WatchMode,
+)
+from netmail_common.connmgr.model import UserKey
+
+__all__ = [
+    "Changed",
+    "Connected",
+    "ConnectionManagerClient",
+    "ConnectionManagerUnavailable",
+    "Lost",
+    "Revoked",
+    "SnapshotEnded",
+    "UserKey",
+    "WatchEvent",
+    "WatchMode",
+    "decide",
+]

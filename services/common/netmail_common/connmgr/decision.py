@@ -1,0 +1,103 @@
+"""The relay decision: a pure function of the live logins on a network and the message's senders.
+
+The Connection Manager and whoever holds a replica of its table decide by this and nothing else.
+"""
+
+from collections.abc import Sequence
+
+from netmail_common.connmgr.model import (
+    ANONYMOUS,
+    Binding,
+    CheckedSender,
+    Decision,
+    Login,
+    Reason,
+    SenderDecision,
+    SenderQuestion,
+    UserKey,
+)
+from netmail_common.networks import Standing
+
+__all__ = ["MAX_NAMED_USERS", "decide"]
+
+MAX_NAMED_USERS = 100
+"""Users that a decision names; it counts all."""
+
+
+def decide(
+    question: SenderQuestion,
+    standing: Standing,
+    logins: Sequence[Login],
+    *,
+    max_users: int,
+    expired: bool = False,
+) -> SenderDecision:
+    """Decides whether a client may relay.
+
+    Args:
+        question: the message's senders and the listener's sender binding.
+        standing: of the client's network.
+        logins: the live logins on that network, one for each user.
+        max_users: with more users than this the network's sender binding is strict.
+        expired: a login was there and is over; for the reason only.
+    """
+    if standing is not Standing.GRANTS:
+        reason = Reason.SHARED_NETWORK if standing.shared else Reason.NEVER_GRANTS
+        return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
+    if not logins:
+        reason = Reason.EXPIRED if expired else Reason.NO_LOGIN
+        return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
+    by_user = {login.user: login for login in _newest_first(logins)}
+    named = tuple(user for user in by_user if user != ANONYMOUS)
+    binding = Binding.STRICT if len(named) > max_users else question.binding
+    owner: Login | None = None
+    refusal: tuple[Reason, str] | None = None
+    for sender in question.senders:
+        sender_owner = _owner_among(sender, by_user)
+        owner = owner or sender_owner
+        if refusal is None and sender_owner is None and binding is not Binding.ANY:
+            reason_or_none = _refuse(sender, binding, by_user, named)
+            refusal = reason_or_none and (reason_or_none, sender.address)
+    return SenderDecision(
+        decision=Decision.DENIED if refusal else Decision.ALLOWED,
+        reason=refusal[0] if refusal else Reason.LOGIN,
+        login=owner or by_user[named[0] if named else ANONYMOUS],
+        users=named[:MAX_NAMED_USERS],
+        user_count=len(named),
+        refused_sender=refusal[1] if refusal else "",
+    )
+
+
+def _newest_first(logins: Sequence[Login]) -> list[Login]:
+    return sorted(logins, key=lambda login: (login.verified, login.serial), reverse=True)
+
+
+def _owner_among(sender: CheckedSender, by_user: dict[UserKey, Login]) -> Login | None:
+    """The login that owns the sender: by the directory's word, else by what it registered."""
+    if sender.known:
+        return by_user.get(sender.owner) if sender.owner is not None else None
+    if sender.key:
+        for login in by_user.values():
+            if sender.key in login.profile.address_keys:
+                return login
+    return None
+
+
+def _refuse(
+    sender: CheckedSender,
+    binding: Binding,
+    by_user: dict[UserKey, Login],
+    named: Sequence[UserKey],
+) -> Reason | None:
+    """Why a sender that nobody on the network owns is refused; None: it is not."""
+    if not named:
+        return Reason.NO_USER
+    if sender.known and sender.owner is not None:
+        return Reason.SENDER_OF_OTHER_USER
+    if (
+        binding is Binding.DOMAIN
+        and sender.known
+        and any(sender.domain in by_user[user].profile.domains for user in named)
+    ):
+        return None
+    return Reason.SENDER_NOT_OWNED

@@ -1,0 +1,177 @@
+"""The stream of a watcher: heartbeats, loss, connecting again."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Callable
+
+import grpc
+from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
+
+from netmail_common.connmgr.events import (
+    Changed,
+    Connected,
+    Lost,
+    SnapshotEnded,
+    WatchEvent,
+    WatchMode,
+    boot_time,
+    revoked_event,
+)
+from netmail_common.grpc_errors import error_reason
+from netmail_common.logging import get_logger
+from netmail_common.networks import NetworkMap
+
+__all__ = ["Watcher"]
+
+log = get_logger(__name__)
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_READ = 1.0
+"""Seconds; what lies in the buffer is read even by a watcher that comes late."""
+_HOPELESS = frozenset(
+    {
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+
+_Call = grpc.aio.StreamStreamCall[connmgr_pb2.WatchLoginsRequest, connmgr_pb2.WatchLoginsResponse]
+
+
+class Watcher:
+    """Follows the login table over losses of the connection.
+
+    Attributes:
+        fresh_at: by boot_time(); everything that the table had done then is known here. 0 until
+            the first heartbeat of a stream.
+    """
+
+    def __init__(
+        self,
+        stub: "connmgr_pb2_grpc.ConnectionManagerServiceAsyncStub",
+        mode: WatchMode,
+        *,
+        heartbeat: float,
+        silence: float,
+        networks: NetworkMap | None,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
+        self._stub = stub
+        self._mode = mode
+        self._heartbeat = heartbeat
+        self._silence = silence
+        self._networks = networks
+        self._clock = clock
+        self._instance_id = ""
+        self._pending = ""
+        self._revision = 0
+        self._nonce = 0
+        self._sent: dict[int, float] = {}
+        self._complete = False
+        self.fresh_at = 0.0
+
+    async def events(self) -> AsyncGenerator[WatchEvent, None]:
+        """Gives events for ever.
+
+        Raises: grpc.aio.AioRpcError, when trying again cannot help.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            connected = False
+            try:
+                async with contextlib.aclosing(self._stream()) as stream:
+                    async for event in stream:
+                        connected = connected or isinstance(event, Connected)
+                        yield event
+            except TimeoutError:
+                log.warning("connection manager is silent", seconds=self._silence)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _HOPELESS:
+                    raise
+                reason = error_reason(error) or error.code().name
+                log.info("stream of the connection manager ended", reason=reason)
+            self.fresh_at = 0.0
+            if connected:
+                pause = _FIRST_PAUSE
+                yield Lost()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _stream(self) -> AsyncGenerator[WatchEvent, None]:
+        """One stream, from hello to its end; TimeoutError when it goes silent."""
+        call: _Call = self._stub.WatchLogins()  # type: ignore[call-arg] # requests are written
+        beats = asyncio.create_task(self._beat(call))
+        self._sent.clear()
+        try:
+            deadline = self._clock() + self._silence
+            while True:
+                async with asyncio.timeout(max(_READ, deadline - self._clock())):
+                    message = await call.read()
+                if message is grpc.aio.EOF:  # type: ignore[attr-defined] # stubs lack it
+                    return
+                assert isinstance(message, connmgr_pb2.WatchLoginsResponse)  # noqa: S101 - narrows
+                kind = message.WhichOneof("event")
+                if kind == "heartbeat":
+                    self._beaten(message.heartbeat.nonce)
+                    self._move(message.revision)
+                # A long snapshot is a sign of life too; later only heartbeats are.
+                if kind == "heartbeat" or not self._complete:
+                    deadline = self._clock() + self._silence
+                event = self._read(message)
+                if event is not None:
+                    yield event
+        finally:
+            beats.cancel()
+            call.cancel()
+            await asyncio.gather(beats, return_exceptions=True)
+
+    async def _beat(self, call: _Call) -> None:
+        start = connmgr_pb2.WatchStart(
+            mode=self._mode.value, instance_id=self._instance_id, revision=self._revision
+        )
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            await call.write(connmgr_pb2.WatchLoginsRequest(start=start))
+            while True:
+                self._nonce += 1
+                self._sent[self._nonce] = self._clock()
+                await call.write(connmgr_pb2.WatchLoginsRequest(nonce=self._nonce))
+                await asyncio.sleep(self._heartbeat)
+
+    def _beaten(self, nonce: int) -> None:
+        sent = self._sent.get(nonce)
+        if sent is None:
+            return
+        for earlier in [n for n in self._sent if n <= nonce]:
+            del self._sent[earlier]
+        if self._complete:
+            self.fresh_at = sent
+
+    def _move(self, revision: int) -> None:
+        """Remembers the position to resume from; not within a snapshot, which has none."""
+        if self._complete:
+            self._revision = revision
+
+    def _read(self, message: connmgr_pb2.WatchLoginsResponse) -> WatchEvent | None:
+        match message.WhichOneof("event"):
+            case "hello":
+                hello = message.hello
+                self._complete = hello.resumed
+                if not hello.resumed:
+                    self._instance_id, self._revision = "", 0
+                self._pending = hello.instance_id
+                return Connected(hello.instance_id, hello.login_lifetime_seconds, hello.resumed)
+            case "snapshot_end":
+                self._complete, self._instance_id = True, self._pending
+                self._move(message.revision)
+                return SnapshotEnded(message.revision)
+            case "revocation":
+                self._move(message.revision)
+                return revoked_event(message.revocation, self._clock(), self._networks)
+            case "changes":
+                self._move(message.revision)
+                return Changed(message.revision, tuple(message.changes.changes))
+            case _:
+                return None

@@ -1,0 +1,267 @@
+"""The Connection Manager's gRPC service over a store."""
+# ruff: noqa: N802, ARG002 - the API names methods and parameters
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TypeVar
+
+import grpc
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail.connmgr.v1 import connmgr_pb2_grpc
+from netmail_common.connmgr.decision import decide
+from netmail_common.connmgr.model import Registration
+from netmail_common.grpc_errors import RpcError
+from netmail_common.logging import get_logger
+from netmail_common.metrics import timed
+from netmail_common.networks import Located, NetworkMap
+
+from netmail_connmgr.adapters import convert, metrics, record
+from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
+from netmail_connmgr.domain.door import NotAdmitted, admit, check_user
+from netmail_connmgr.domain.store import (
+    BadPageToken,
+    LoginFilter,
+    LoginStore,
+    Position,
+    RevokeOrder,
+    StoreFull,
+    StoreUnavailable,
+)
+from netmail_connmgr.domain.table import Outcome, Registered
+
+__all__ = ["SERVICE_NAME", "ConnectionManagerService"]
+
+SERVICE_NAME = "netmail.connmgr.v1.ConnectionManagerService"
+
+MAX_ITEMS = 1000
+MAX_SENDERS = 1000
+MAX_WATCHERS = 1000
+_SNAPSHOTS_AT_ONCE = 2
+_WRITE_TIMEOUT = 20.0
+"""Seconds that a watcher may leave a message unread."""
+_MODES = {pb.WATCH_MODE_FULL: "full", pb.WATCH_MODE_REVOCATIONS: "revocations"}
+_PAGE_SIZE = 100
+_MAX_PAGE_SIZE = 1000
+
+log = get_logger(__name__)
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[pb.WatchLoginsRequest, pb.WatchLoginsResponse]
+
+
+class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
+    """Decisions and the login table by gRPC.
+
+    Args:
+        store: of the table.
+        networks: the one map from addresses to networks.
+        max_users_per_network: with more the sender binding is strict.
+    """
+
+    def __init__(
+        self, store: LoginStore, networks: NetworkMap, *, max_users_per_network: int
+    ) -> None:
+        self._store = store
+        self._networks = networks
+        self._max_users = max_users_per_network
+        self._watchers = 0
+        self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Ends the streams of watchers; they come back elsewhere, or to the next process."""
+        self._draining.set()
+
+    async def RegisterLogin(
+        self, request: pb.RegisterLoginRequest, context: object
+    ) -> pb.RegisterLoginResponse:
+        """Registers or renews logins."""
+        _check_count(request.items)
+        results = [Registered(Outcome.INVALID)] * len(request.items)
+        admitted: dict[int, Registration] = {}
+        for index, item in enumerate(request.items):
+            try:
+                admitted[index] = admit(convert.candidate(item), self._networks)
+            except NotAdmitted as verdict:
+                record.not_admitted(item, str(verdict))
+        with timed(metrics.DURATION.labels("register")):
+            answers = await _ask(self._store.register(list(admitted.values())))
+        for (index, registration), answer in zip(admitted.items(), answers, strict=True):
+            results[index] = answer
+            record.registration(registration, answer)
+        metrics.LOGINS.set(await _ask(self._store.size()))
+        return pb.RegisterLoginResponse(
+            results=[convert.register_result(result) for result in results],
+            instance_id=self._store.instance_id,
+            login_lifetime_seconds=int(self._store.login_lifetime),
+        )
+
+    async def CheckSender(
+        self, request: pb.CheckSenderRequest, context: object
+    ) -> pb.CheckSenderResponse:
+        """Decides for clients that want to relay."""
+        _check_count(request.items)
+        located = [self._locate(item.client_address) for item in request.items]
+        for item in request.items:
+            if len(item.senders) > MAX_SENDERS or len(item.owners) > MAX_SENDERS:
+                raise _invalid("TOO_MANY_SENDERS", f"at most {MAX_SENDERS} senders")
+        with timed(metrics.DURATION.labels("find")):
+            found = await _ask(self._store.find([place.place for place in located]))
+        results = []
+        for item, where, logins in zip(request.items, located, found, strict=True):
+            decision = decide(
+                convert.question(item),
+                where.standing,
+                logins.logins,
+                max_users=self._max_users,
+                expired=logins.expired,
+            )
+            record.decision(item, decision)
+            results.append(convert.sender_decision(decision, logins.now))
+        return pb.CheckSenderResponse(results=results, instance_id=self._store.instance_id)
+
+    async def RevokeLogins(
+        self, request: pb.RevokeLoginsRequest, context: object
+    ) -> pb.RevokeLoginsResponse:
+        """Ends logins by user, by address, or both."""
+        user = convert.named_user(request.user)
+        if user is None and not request.client_address:
+            raise _invalid("NOTHING_TO_REVOKE", "give a user, an address, or both")
+        if user is None and request.credential_epoch:
+            raise _invalid("EPOCH_WITHOUT_USER", "a credential epoch is a user's")
+        if user is not None:
+            _check_user(request.user)
+        where = self._locate(request.client_address) if request.client_address else None
+        order = RevokeOrder(
+            user=user,
+            network=where.key if where is not None else None,
+            credential_epoch=request.credential_epoch,
+            client_address=request.client_address or None,
+            prefix_length=where.prefix_length if where is not None else 0,
+            reason=request.reason[:100],
+        )
+        with timed(metrics.DURATION.labels("revoke")):
+            revoked = await _ask(self._store.revoke(order))
+        record.revocation(order, revoked)
+        metrics.LOGINS.set(await _ask(self._store.size()))
+        return pb.RevokeLoginsResponse(revoked=revoked)
+
+    async def ListLogins(
+        self, request: pb.ListLoginsRequest, context: object
+    ) -> pb.ListLoginsResponse:
+        """Lists live logins, a page at a time."""
+        if request.page_size > _MAX_PAGE_SIZE:
+            raise _invalid("PAGE_TOO_LARGE", f"at most {_MAX_PAGE_SIZE} logins a page")
+        network = self._locate(request.client_address).key if request.client_address else None
+        which = LoginFilter(convert.named_user(request.user), network)
+        size = request.page_size or _PAGE_SIZE
+        try:
+            page = await _ask(self._store.list_logins(which, size, request.page_token))
+        except BadPageToken:
+            raise _invalid("BAD_PAGE_TOKEN", "the page token is none of ours") from None
+        return pb.ListLoginsResponse(
+            logins=[convert.login_message(one, self._networks, page.now) for one in page.logins],
+            next_page_token=page.next_token,
+        )
+
+    async def WatchLogins(  # type: ignore[override] # it writes to the context instead of yielding
+        self, request_iterator: AsyncIterator[pb.WatchLoginsRequest], context: Context
+    ) -> None:
+        """Streams the table's instance id, changes and revocations."""
+        start = await _read_start(request_iterator)
+        if self._watchers >= MAX_WATCHERS:
+            raise RpcError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", "try again later"
+            )
+        gauge = metrics.WATCHERS.labels(_MODES[start.mode])
+        self._watchers += 1
+        gauge.inc()
+        try:
+            await self._watch(start, request_iterator, context)
+        finally:
+            self._watchers -= 1
+            gauge.dec()
+
+    async def _watch(
+        self, start: pb.WatchStart, requests: AsyncIterator[pb.WatchLoginsRequest], context: Context
+    ) -> None:
+        wake = asyncio.Event()
+        full = start.mode == pb.WATCH_MODE_FULL
+        position = Position(start.instance_id, start.revision)
+        async with self._store.watch(position, revocations_only=not full, wake=wake) as feed:
+            stream = WatchStream(
+                self._store, feed, self._networks, full=full, snapshots=self._snapshots
+            )
+            reader = NonceReader(requests, wake)
+            helpers = [
+                asyncio.create_task(reader.run()),
+                asyncio.create_task(self._end_when_draining(reader)),
+            ]
+            try:
+                async with contextlib.aclosing(stream.messages(reader, wake)) as messages:
+                    async for message in messages:
+                        async with asyncio.timeout(_WRITE_TIMEOUT):
+                            await context.write(message)
+            except TimeoutError:
+                metrics.WATCHERS_CUT_OFF.inc()
+                raise RpcError(
+                    grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", "messages were not read"
+                ) from None
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _end_when_draining(self, reader: NonceReader) -> None:
+        await self._draining.wait()
+        reader.end()
+
+    def _locate(self, address: bytes) -> Located:
+        try:
+            return self._networks.locate(address)
+        except ValueError:
+            raise _invalid("BAD_ADDRESS", "an address has 4 or 16 octets") from None
+
+
+async def _read_start(requests: AsyncIterator[pb.WatchLoginsRequest]) -> pb.WatchStart:
+    async for request in requests:
+        if request.WhichOneof("request") != "start":
+            break
+        if request.start.mode == pb.WATCH_MODE_HELD:
+            raise RpcError(
+                grpc.StatusCode.UNIMPLEMENTED,
+                "WATCH_MODE_NOT_SUPPORTED",
+                "this Connection Manager knows the modes REVOCATIONS and FULL",
+            )
+        if request.start.mode not in _MODES:
+            break
+        return request.start
+    raise _invalid("NO_START", "a watcher's first message is start, with a mode")
+
+
+async def _ask(call: Awaitable[T]) -> T:
+    """Asks the store; its errors become ours."""
+    try:
+        return await call
+    except StoreUnavailable:
+        raise RpcError(
+            grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "the login store does not answer"
+        ) from None
+    except StoreFull as error:
+        raise RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)) from None
+
+
+def _check_count(items: Sequence[object]) -> None:
+    if len(items) > MAX_ITEMS:
+        raise _invalid("TOO_MANY_ITEMS", f"at most {MAX_ITEMS} items in one call")
+
+
+def _check_user(user: pb.UserKey) -> None:
+    try:
+        check_user(convert.user_key(user))
+    except NotAdmitted as verdict:
+        raise _invalid("BAD_USER", str(verdict)) from None
+
+
+def _invalid(reason: str, message: str) -> RpcError:
+    return RpcError(grpc.StatusCode.INVALID_ARGUMENT, reason, message)

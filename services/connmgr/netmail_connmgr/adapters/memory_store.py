@@ -1,0 +1,222 @@
+"""The login table in this process's memory: one process owns it, and forgets it when it ends."""
+
+import asyncio
+import bisect
+import contextlib
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+from netmail_common.connmgr.model import Login, Registration, Revocation
+from netmail_common.networks import network_of
+
+from netmail_connmgr.domain.changes import Change, ChangeLog, MissedChanges
+from netmail_connmgr.domain.marks import TooManyMarks
+from netmail_connmgr.domain.store import (
+    BadPageToken,
+    LoginFilter,
+    LoginPage,
+    Position,
+    RevokeOrder,
+    Snapshot,
+    StoreFull,
+)
+from netmail_connmgr.domain.table import Found, LoginTable, Registered, TableLimits, UserLogins
+
+__all__ = ["MemoryStore", "boot_time"]
+
+
+def boot_time() -> float:
+    """Seconds since the machine started, time asleep included; it never goes back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class MemoryStore:
+    """LoginStore over a LoginTable. Belongs to one event loop.
+
+    Args:
+        limits: of the table.
+        clock: seconds, never going back.
+        changes: how much of the past is kept for watchers.
+    """
+
+    def __init__(
+        self,
+        limits: TableLimits,
+        *,
+        clock: Callable[[], float] = boot_time,
+        changes: ChangeLog | None = None,
+    ) -> None:
+        self.instance_id = secrets.token_hex(16)
+        self.login_lifetime = limits.login_lifetime
+        self._table = LoginTable(limits, changes or ChangeLog())
+        self._clock = clock
+        self._watchers: set[asyncio.Event] = set()
+
+    def now(self) -> float:
+        """Seconds on the clock of the logins' times."""
+        return self._clock()
+
+    async def register(self, registrations: Sequence[Registration]) -> Sequence[Registered]:
+        """Answers each by the result of the same index."""
+        before = self._table.changes.revision
+        now = self._clock()
+        results = [self._table.register(registration, now) for registration in registrations]
+        self._wake_after(before)
+        return results
+
+    async def find(self, places: Sequence[bytes]) -> Sequence[Found]:
+        """Answers each by the result of the same index."""
+        now = self._clock()
+        return [self._table.find(place, now) for place in places]
+
+    async def revoke(self, order: RevokeOrder) -> int:
+        """Ends logins; how many.
+
+        Raises: StoreFull.
+        """
+        before = self._table.changes.revision
+        revocation = Revocation(
+            made=self._clock(),
+            user=order.user,
+            network=order.network,
+            credential_epoch=order.credential_epoch,
+            client_address=order.client_address,
+            prefix_length=order.prefix_length,
+            reason=order.reason,
+        )
+        try:
+            gone = self._table.revoke(revocation)
+        except TooManyMarks:
+            raise StoreFull("too many revocations in one day") from None
+        self._wake_after(before)
+        return len(gone)
+
+    async def list_logins(self, which: LoginFilter, limit: int, token: str) -> LoginPage:
+        """A page of live logins, in the order of their users' and their own serials.
+
+        Raises: BadPageToken.
+        """
+        now = self._clock()
+        after = _parse_token(token)
+        page: list[Login] = []
+        last = after
+        for serial, login in self._logins_after(which, after):
+            if login.expires <= now or not _matches(login, which):
+                continue
+            if len(page) == limit:
+                return LoginPage(now, tuple(page), f"{last[0]}.{last[1]}")
+            page.append(login)
+            last = (serial, login.serial)
+        return LoginPage(now, tuple(page), "")
+
+    async def size(self) -> int:
+        """How many logins it holds; what has just expired may count."""
+        return len(self._table)
+
+    def drop_expired(self) -> int:
+        """Cleans up; to be called now and then, so that an idle table shrinks too."""
+        return self._table.drop_expired(self._clock())
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, position: Position, *, revocations_only: bool, wake: asyncio.Event
+    ) -> AsyncIterator["MemoryFeed"]:
+        """Watches from a position on; WAKE is set when there may be something new."""
+        known = position if position.instance_id == self.instance_id else None
+        feed = MemoryFeed(self._table, self._clock, known, revocations_only=revocations_only)
+        self._watchers.add(wake)
+        try:
+            yield feed
+        finally:
+            self._watchers.discard(wake)
+
+    def _wake_after(self, revision: int) -> None:
+        if self._table.changes.revision != revision:
+            for wake in self._watchers:
+                wake.set()
+
+    def _logins_after(
+        self, which: LoginFilter, after: tuple[int, int]
+    ) -> Iterator[tuple[int, Login]]:
+        """Logins behind a position, each with its user's serial, found as they are asked for."""
+        if which.user is not None:
+            known = self._table.users.get(which.user)
+            users = [known] if known is not None else []
+        elif which.network is not None:
+            serial = {login.user: 0 for login in self._table.logins_in(which.network)}
+            users = sorted((self._table.users[user] for user in serial), key=_serial)
+        else:
+            users = list(self._table.users.values())
+        for user in users[bisect.bisect_left(users, after[0], key=_serial) :]:
+            for login in user.logins.values():
+                if (user.serial, login.serial) > after:
+                    yield user.serial, login
+
+
+class MemoryFeed:
+    """A position in the table's change log."""
+
+    def __init__(
+        self,
+        table: LoginTable,
+        clock: Callable[[], float],
+        position: Position | None,
+        *,
+        revocations_only: bool,
+    ) -> None:
+        self._table = table
+        self._clock = clock
+        self._revocations_only = revocations_only
+        self.position = position.revision if position is not None else 0
+        self.resumed = position is not None and self._is_kept()
+
+    async def snapshot(self) -> Snapshot:
+        """The table to begin with; moves the position."""
+        now = self._clock()
+        self.position = self._table.changes.revision
+        return Snapshot(
+            now=now,
+            revision=self.position,
+            revocations=tuple(self._table.marks.binding(now)),
+            logins=() if self._revocations_only else self._table.snapshot(now),
+        )
+
+    async def take(self, limit: int) -> list[Change]:
+        """Changes behind the position, at most LIMIT; moves it. Empty: nothing new.
+
+        Raises: MissedChanges.
+        """
+        changes = self._table.changes.after(
+            self.position, limit, revocations_only=self._revocations_only
+        )
+        log = self._table.changes
+        self.position = changes[-1].revision if len(changes) == limit else log.revision
+        return changes
+
+    def _is_kept(self) -> bool:
+        try:
+            self._table.changes.after(self.position, 1, revocations_only=self._revocations_only)
+        except MissedChanges:
+            return False
+        return True
+
+
+def _serial(user: UserLogins) -> int:
+    return user.serial
+
+
+def _matches(login: Login, which: LoginFilter) -> bool:
+    if which.user is not None and login.user != which.user:
+        return False
+    return which.network is None or network_of(login.place) == which.network
+
+
+def _parse_token(token: str) -> tuple[int, int]:
+    if not token:
+        return (0, 0)
+    match = re.fullmatch(r"([0-9]{1,18})\.([0-9]{1,18})", token)
+    if match is None:
+        raise BadPageToken
+    return int(match[1]), int(match[2])

@@ -1,0 +1,14 @@
+"""What the Connection Manager counts."""
+
+from netmail_common.metrics import counter, duration, gauge
+
+REGISTRATIONS = counter(
+    "connmgr_registrations", "Logins that wanted to be remembered", ["protocol", "kind", "outcome"]
+)
+DECISIONS = counter("connmgr_decisions", "Relay decisions", ["decision", "reason"])
+REVOCATIONS = counter("connmgr_revocations", "Revocations made")
+REVOKED_LOGINS = counter("connmgr_revoked_logins", "Logins that revocations ended")
+LOGINS = gauge("connmgr_logins", "Logins in the table")
+WATCHERS = gauge("connmgr_watchers", "Streams that watch the table", ["mode"])
+WATCHERS_CUT_OFF = counter("connmgr_watchers_cut_off", "Streams that were too slow")
+DURATION = duration("connmgr_store", "Time that the store took", ["operation"])

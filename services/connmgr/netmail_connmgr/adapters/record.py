@@ -1,0 +1,83 @@
+"""One log line and one count for each registration, decision and revocation."""
+
+import ipaddress
+
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail_common.connmgr.model import Decision, Registration, SenderDecision
+from netmail_common.logging import get_logger
+
+from netmail_connmgr.adapters import metrics
+from netmail_connmgr.domain.store import RevokeOrder
+from netmail_connmgr.domain.table import Outcome, Registered
+
+log = get_logger(__name__)
+
+_KEPT = frozenset({Outcome.REGISTERED, Outcome.SHARED_NETWORK})
+_LOGGED_NAME = 64
+
+
+def registration(item: Registration, answer: Registered) -> None:
+    """A valid registration and what became of it; a session's renewals are for debugging."""
+    kind = "renewal" if item.renewal else "login"
+    protocol = item.protocol.name.lower()
+    metrics.REGISTRATIONS.labels(protocol, kind, answer.outcome.value).inc()
+    kept = answer.outcome in _KEPT
+    write = log.debug if kept and item.renewal and answer.renewed else log.info
+    write(
+        "login registered" if kept else "login refused",
+        user=str(item.profile.user),
+        address=address_text(item.client_address),
+        reason=answer.outcome.value,
+        kind=kind,
+        protocol=protocol,
+        server=item.messaging_server,
+        agent=item.agent,
+        session=item.session_id,
+        remaining=int(answer.remaining),
+    )
+
+
+def not_admitted(item: pb.LoginRegistration, why: str) -> None:
+    """A registration that is not valid; what it says is not trusted to be short or printable."""
+    metrics.REGISTRATIONS.labels("none", "none", Outcome.INVALID.value).inc()
+    log.warning(
+        "login refused",
+        user=repr(item.user.name[:_LOGGED_NAME]),
+        address=address_text(item.client_address),
+        reason=f"invalid: {why}",
+    )
+
+
+def decision(check: pb.SenderCheck, answer: SenderDecision) -> None:
+    """A relay decision."""
+    metrics.DECISIONS.labels(answer.decision.value, answer.reason.value).inc()
+    log.info(
+        "relaying allowed" if answer.decision is Decision.ALLOWED else "relaying refused",
+        address=address_text(check.client_address),
+        user=str(answer.login.user) if answer.login is not None else "",
+        users=answer.user_count,
+        reason=answer.reason.value,
+        sender=answer.refused_sender or (check.senders[0] if check.senders else ""),
+        server=check.messaging_server,
+    )
+
+
+def revocation(order: RevokeOrder, revoked: int) -> None:
+    """A revocation that the store has."""
+    metrics.REVOCATIONS.inc()
+    metrics.REVOKED_LOGINS.inc(revoked)
+    log.info(
+        "logins revoked",
+        user=str(order.user) if order.user is not None else "",
+        address=address_text(order.client_address or b""),
+        reason=order.reason,
+        epoch=order.credential_epoch,
+        logins=revoked,
+    )
+
+
+def address_text(octets: bytes) -> str:
+    """An address as people write it; hexadecimal if it is none."""
+    if len(octets) in {4, 16}:
+        return str(ipaddress.ip_address(octets))
+    return octets[:32].hex()

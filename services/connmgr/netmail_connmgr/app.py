@@ -1,0 +1,131 @@
+"""The Connection Manager's process: store, gRPC server, health, drain."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+from netmail.connmgr.v1 import connmgr_pb2_grpc
+from netmail_common.certificates import Identity
+from netmail_common.config import ConfigError, ConnectionManagerConfig, Installation
+from netmail_common.grpc_server import grpc_server
+from netmail_common.http_server import Health, http_server
+from netmail_common.lifecycle import Lifecycle
+from netmail_common.logging import get_logger
+from netmail_common.networks import AddressRules, NetworkMap
+from netmail_common.roles import Role
+
+from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
+from netmail_connmgr.adapters.memory_store import MemoryStore
+from netmail_connmgr.domain.table import TableLimits
+
+__all__ = ["Running", "connection_manager", "run"]
+
+DRAIN_TIMEOUT = 5.0
+_CLEAN_UP_EVERY = 1.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A Connection Manager that serves.
+
+    Attributes:
+        ports: of its gRPC server, one for each address that it listens on.
+        http_port: of health and metrics; None when off.
+    """
+
+    ports: tuple[int, ...]
+    http_port: int | None
+
+
+@contextlib.asynccontextmanager
+async def connection_manager(installation: Installation, name: str) -> AsyncIterator[Running]:
+    """Serves a Connection Manager of the installation until the block ends, then drains.
+
+    Raises: ConfigError.
+    """
+    config = _config(installation, name)
+    networks = _networks(config)
+    store = MemoryStore(
+        TableLimits(
+            login_lifetime=config.login_lifetime,
+            max_networks_per_user=config.max_networks_per_user,
+            max_logins=config.max_logins,
+        )
+    )
+    service = ConnectionManagerService(
+        store, networks, max_users_per_network=config.max_users_per_network
+    )
+    health = Health()
+
+    def register(server: grpc.aio.Server) -> None:
+        connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(service, server)
+
+    async with contextlib.AsyncExitStack() as stack:
+        cleaner = asyncio.create_task(_clean_up(store))
+        stack.push_async_callback(_cancel, cleaner)
+        http_port = await stack.enter_async_context(http_server(config.http.listen, health))
+        bound = await stack.enter_async_context(
+            grpc_server(
+                listen=config.listen,
+                identity=Identity.from_folder(installation.certificates, Role.CONNMGR),
+                role=Role.CONNMGR,
+                installation=installation.installation,
+                register=register,
+                health=health,
+                service_names=[SERVICE_NAME],
+                drain_timeout=DRAIN_TIMEOUT,
+            )
+        )
+        stack.callback(service.drain)
+        health.set_ready(True)
+        log.info("serving", listen=config.listen, table=store.instance_id)
+        yield Running(bound.ports, http_port)
+
+
+async def run(installation: Installation, name: str, lifecycle: Lifecycle) -> None:
+    """Serves until the drain.
+
+    Raises: ConfigError.
+    """
+    async with connection_manager(installation, name):
+        lifecycle.announce_ready()
+        await lifecycle.wait_for_drain()
+
+
+def _config(installation: Installation, name: str) -> ConnectionManagerConfig:
+    try:
+        config = installation.connection_manager(name)
+    except KeyError:
+        raise ConfigError(f"no connection manager is named {name!r}") from None
+    if config.legacy_udp.listen:
+        raise ConfigError(
+            f"connection manager {name!r}: legacy_udp.listen is set, but this version has no UDP"
+            " port 689; leave it empty"
+        )
+    return config
+
+
+def _networks(config: ConnectionManagerConfig) -> NetworkMap:
+    try:
+        return NetworkMap(AddressRules.from_config(config))
+    except ValueError as error:
+        raise ConfigError(f"connection manager {config.name!r}: {error}") from error
+
+
+async def _clean_up(store: MemoryStore) -> None:
+    """Lets an idle table shrink, a little at a time."""
+    while True:
+        await asyncio.sleep(_CLEAN_UP_EVERY)
+        while store.drop_expired():  # noqa: ASYNC110 - it gives way between two portions
+            await asyncio.sleep(0)
+        metrics.LOGINS.set(await store.size())
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
