@@ -11,15 +11,17 @@ from netmail_common.config import Installation
 from netmail_common.lifecycle import Lifecycle
 
 from netmail_smtp.app.deliver import deliver
+from netmail_smtp.app.serve import serve
 
 
 async def _run(arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle) -> None:
-    await deliver(arguments, installation, lifecycle)
+    command = serve if arguments.command == "serve" else deliver
+    await command(arguments, installation, lifecycle)
 
 
 def main() -> None:
     """Runs the SMTP Agent; exits with its code."""
-    parser = agent_parser("netmail-smtp", "--server", commands=["deliver"])
+    parser = agent_parser("netmail-smtp", "--server", commands=["serve", "deliver"])
     sys.exit(run_from_command_line("smtp", parser, _run))
 
 

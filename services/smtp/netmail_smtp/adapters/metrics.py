@@ -1,0 +1,35 @@
+"""Prometheus metrics of the receiving side."""
+
+from netmail_common.metrics import counter, duration, gauge
+from prometheus_client import Counter, Histogram
+
+COMMANDS = counter("smtp_commands", "SMTP commands by verb and reply class.", ("verb", "reply"))
+COMMAND_SECONDS = duration("smtp_command", "Time from a command to its reply.", ("verb",))
+RELAY_DECISIONS = counter(
+    "smtp_relay_decisions", "Decisions about recipients.", ("reason", "accepted")
+)
+MESSAGES = counter(
+    "smtp_messages", "Messages after their end, by reply code.", ("listener", "code")
+)
+MESSAGE_OCTETS = counter("smtp_message_octets", "Octets of messages that were accepted.")
+AUTHENTICATIONS = counter(
+    "smtp_authentications", "SMTP AUTH exchanges by outcome.", ("mechanism", "outcome")
+)
+SESSIONS = gauge("smtp_sessions", "Sessions that are open.", ("listener",))
+
+
+class VerbMetrics:
+    """COMMANDS and COMMAND_SECONDS, their label lookups done once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def observe(self, verb: str, code: int, seconds: float) -> None:
+        """One command was answered with CODE after SECONDS."""
+        key = (verb, code // 100)
+        known = self._known.get(key)
+        if known is None:
+            known = COMMANDS.labels(verb, f"{code // 100}xx"), COMMAND_SECONDS.labels(verb)
+            self._known[key] = known
+        known[0].inc()
+        known[1].observe(seconds)

@@ -1,0 +1,121 @@
+"""What every session of the process works with."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netmail_common.config import SenderBinding, SmtpLimits, SmtpListenerConfig
+from netmail_common.nmap import DirectoryClient, QueueClient
+from netmail_common.sasl import Mechanism
+from netmail_common.tls import ServerTls
+
+from netmail_smtp.adapters.connection import Connection
+from netmail_smtp.adapters.recognition import Address, Recognizer
+from netmail_smtp.domain.allowed_networks import Network, is_within
+from netmail_smtp.domain.relay import RelayPolicy
+
+__all__ = ["Listener", "Services", "SessionRegistry"]
+
+
+class SessionRegistry:
+    """The sessions that are open, for the drain."""
+
+    def __init__(self) -> None:
+        self._sessions: set[Connection] = set()
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def add(self, session: Connection) -> None:
+        """A session begins."""
+        self._sessions.add(session)
+        self._empty.clear()
+        if self._draining:
+            session.request_drain()
+
+    def discard(self, session: Connection) -> None:
+        """A session ended."""
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Returns when no session is open."""
+        await self._empty.wait()
+
+    def drain(self) -> None:
+        """Every session ends at its next chance, those to come too."""
+        self._draining = True
+        for session in tuple(self._sessions):
+            session.request_drain()
+
+    def abort(self) -> None:
+        """Ends every session at once."""
+        for session in tuple(self._sessions):
+            session.abort_connection()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One Messaging Server's, shared by its listeners.
+
+    Attributes:
+        messaging_server: its name.
+        host_name: in greeting, EHLO and Received.
+        postmaster_domain: where `<Postmaster>` without a domain goes.
+        limits: what a stranger meets.
+        directory: Authenticate and Resolve.
+        queue: Submit.
+        recognizer: who a client is without AUTH.
+        separator_of: the subaddress separator of a Messaging Server.
+        sessions: that are open.
+    """
+
+    messaging_server: str
+    host_name: str
+    postmaster_domain: str
+    limits: SmtpLimits
+    directory: DirectoryClient
+    queue: QueueClient
+    recognizer: Recognizer
+    separator_of: Callable[[str], str]
+    sessions: SessionRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listener's rules.
+
+    Attributes:
+        config: its part of the configuration.
+        policy: the relay decision.
+        after_auth: sender binding.
+        after_login: sender binding.
+        tls: for STARTTLS; None where there is none.
+        plaintext_auth_networks: clients that may send passwords without TLS.
+        mechanisms: SASL mechanisms that may be offered, in order of preference.
+        extensions: EHLO keywords that are on.
+    """
+
+    config: SmtpListenerConfig
+    policy: RelayPolicy
+    after_auth: SenderBinding
+    after_login: SenderBinding
+    tls: ServerTls | None
+    plaintext_auth_networks: tuple[Network, ...]
+    mechanisms: tuple[Mechanism, ...]
+    extensions: frozenset[str]
+
+    def mechanisms_for(self, address: Address, *, tls: bool) -> tuple[Mechanism, ...]:
+        """The mechanisms that this client may use now."""
+        if tls or self.plaintext_allowed(address):
+            return self.mechanisms
+        return tuple(m for m in self.mechanisms if not m.reveals_password)
+
+    def plaintext_allowed(self, address: Address) -> bool:
+        """Whether passwords may come without TLS."""
+        return self.config.plaintext_auth or is_within(address, self.plaintext_auth_networks)
