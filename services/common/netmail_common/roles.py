@@ -43,7 +43,7 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
         (Role.POP_IMAP,): (
             "ListMailboxes CreateMailbox DeleteMailbox RenameMailbox SetSubscribed OpenMailbox"
             " SyncMailbox WatchMailboxes FetchMessages SearchMessages StoreFlags CopyMessages"
-            " MoveMessages ExpungeMessages AppendMessage LockMailbox GetQuota"
+            " MoveMessages ExpungeMessages AppendMessage LockMailbox UseMaildrops GetQuota"
         ),
     },
     _QUEUE: {

@@ -30,6 +30,7 @@ from netmail_common.tls import ServerTls
 from netmail_pop_imap.adapters.connection import ConnectionFactory
 from netmail_pop_imap.adapters.context import ListenerContext
 from netmail_pop_imap.adapters.logins import Agent, LoginRegistrar
+from netmail_pop_imap.adapters.maildrop_stream import MaildropStreams
 from netmail_pop_imap.adapters.pop3 import Pop3Connection
 from netmail_pop_imap.adapters.sessions import SessionSet
 
@@ -94,6 +95,9 @@ class PopImapAgent:
         stack.push_async_callback(channels.close)
         directory = DirectoryClient(channels)
         stack.push_async_callback(directory.close)
+        mailboxes = MailboxClients(channels)
+        maildrops = MaildropStreams(mailboxes.for_server)
+        stack.push_async_callback(maildrops.close)
         logins = await self._start_logins(stack, identity)
         for listener in self._config.listeners:
             context = ListenerContext(
@@ -103,7 +107,8 @@ class PopImapAgent:
                 tls=self._tls(listener),
                 loop=asyncio.get_running_loop(),
                 directory=directory,
-                mailboxes=MailboxClients(channels),
+                mailboxes=mailboxes,
+                maildrops=maildrops,
                 logins=logins,
                 sessions=self.sessions,
                 plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),

@@ -9,6 +9,7 @@ from netmail_common.nmap import DirectoryClient, MailboxClients
 from netmail_common.tls import ServerTls
 
 from netmail_pop_imap.adapters.logins import LoginRegistrar
+from netmail_pop_imap.adapters.maildrop_stream import MaildropStreams
 from netmail_pop_imap.adapters.sessions import SessionSet
 
 
@@ -23,6 +24,7 @@ class ListenerContext:
     loop: asyncio.AbstractEventLoop
     directory: DirectoryClient
     mailboxes: MailboxClients
+    maildrops: MaildropStreams
     logins: LoginRegistrar
     sessions: SessionSet
     plaintext_networks: tuple[IPv4Network | IPv6Network, ...] = ()

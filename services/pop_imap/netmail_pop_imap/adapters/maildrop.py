@@ -1,27 +1,36 @@
 """The mailbox behind a POP3 session: its lock, its messages, and the changes at QUIT."""
 
 import asyncio
-import contextlib
 from array import array
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import grpc
 from netmail.nmap.v1 import mailbox_pb2
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser, MailboxClients
 
+from netmail_pop_imap.adapters.maildrop_stream import (
+    MaildropSession,
+    MaildropStreams,
+    Result,
+    StreamBroken,
+)
 from netmail_pop_imap.domain.maildrop import Maildrop, MaildropMessage, NoSuchMessage
 from netmail_pop_imap.protocol.errors import MailboxInUse, ReplyError, Unavailable
 
 log = get_logger(__name__)
 
-INBOX = "INBOX"
-_OPEN_TIMEOUT = 30.0
+_STEP_TIMEOUT = 30.0
 _UPDATE_TIMEOUT = 60.0
+_SMALL = 256 * 1024
+"""Octets of a message that comes in one piece by the shared stream; a larger one has its own."""
 _TOP_FIRST = 16 * 1024
 """Octets asked for first by TOP, besides 100 for each line."""
+
+_OK = mailbox_pb2.MAILDROP_OUTCOME_OK
+_IN_USE = mailbox_pb2.MAILDROP_OUTCOME_IN_USE
+_GONE = mailbox_pb2.MAILDROP_OUTCOME_GONE
 
 
 class NotAllRemoved(ReplyError):
@@ -31,59 +40,63 @@ class NotAllRemoved(ReplyError):
     default_text = "some deleted messages were not removed"
 
 
-class _Lock:
-    """The exclusive lock: held while its stream lives."""
-
-    def __init__(self, call: Any, lost: Callable[[], None]) -> None:
-        self._call = call
-        self._lost: Callable[[], None] | None = lost
-        call.add_done_callback(self._done)
-
-    async def acquire(self, user_id: int) -> None:
-        """Raises: MailboxInUse, grpc.aio.AioRpcError."""
-        await self._call.write(mailbox_pb2.LockMailboxRequest(user_id=user_id, name=INBOX))
-        answer = await self._call.read()
-        if not isinstance(answer, mailbox_pb2.LockMailboxResponse) or not answer.held:
-            self.abandon()
-            raise MailboxInUse
-
-    async def release(self) -> None:
-        """Gives it back; when this returns the next session can have it."""
-        self._lost = None
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await self._call.done_writing()
-            await self._call.read()
-
-    def abandon(self) -> None:
-        """Gives it back without waiting."""
-        self._lost = None
-        self._call.cancel()
-
-    def _done(self, _call: Any) -> None:
-        if self._lost is not None:
-            self._lost()
-
-
 class OpenMaildrop:
     """A locked mailbox and what a POP3 session does with it."""
 
+    __slots__ = ("_clients", "_session", "_user", "content")
+
     def __init__(
-        self, clients: MailboxClients, user: AuthenticatedUser, lock: _Lock, content: Maildrop
+        self,
+        clients: MailboxClients,
+        user: AuthenticatedUser,
+        session: MaildropSession,
+        content: Maildrop,
     ) -> None:
         self.content = content
         self._clients = clients
         self._user = user
-        self._lock = lock
+        self._session = session
 
-    async def octets(
-        self, message: MaildropMessage, *, offset: int = 0, length: int = 0
-    ) -> AsyncGenerator[bytes, None]:
-        """The message in pieces, from an offset on; `length` octets, 0: to its end.
+    async def octets(self, message: MaildropMessage) -> AsyncGenerator[bytes, None]:
+        """The message in pieces.
 
         Raises: NoSuchMessage, Unavailable before the first piece; ConnectionResetError after it,
         since then only the end of the connection tells the client.
         """
-        call = self._stub().FetchMessages(
+        if message.size > _SMALL:
+            async with aclosing(self._range(message)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        try:
+            async with asyncio.timeout(_STEP_TIMEOUT):
+                result = await self._session.retrieve(message.uid)
+        except StreamBroken:
+            raise Unavailable from None
+        except TimeoutError:
+            raise ConnectionResetError from None  # a late answer would be taken for the next one
+        if result.outcome == _GONE:
+            raise NoSuchMessage  # an IMAP session has expunged it
+        if result.outcome != _OK:
+            raise Unavailable
+        yield result.body
+
+    async def top(self, message: MaildropMessage, lines: int) -> AsyncGenerator[bytes, None]:
+        """As many octets as TOP probably needs, then the rest. Raises: as `octets`."""
+        probable = min(_TOP_FIRST + 100 * lines, message.size)
+        async with aclosing(self._range(message, length=probable)) as pieces:
+            async for piece in pieces:
+                yield piece
+        if probable < message.size:
+            async with aclosing(self._range(message, offset=probable)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _range(
+        self, message: MaildropMessage, *, offset: int = 0, length: int = 0
+    ) -> AsyncGenerator[bytes, None]:
+        """Octets from an offset on; `length` of them, 0: to the end."""
+        call = self._clients.for_server(self._user.server).FetchMessages(
             mailbox_pb2.FetchMessagesRequest(
                 user_id=self._user.user_id,
                 mailbox_id=self.content.mailbox_id,
@@ -101,122 +114,78 @@ class OpenMaildrop:
                     yield part.body
         except grpc.aio.AioRpcError as error:
             log.warning("message not read", user=str(self._user), code=error.code().name)
-            if begun:
+            if begun or offset:
                 raise ConnectionResetError from None
             raise Unavailable from None
         finally:
             call.cancel()
         if not begun:
-            raise NoSuchMessage  # an IMAP session has expunged it
-
-    async def top(self, message: MaildropMessage, lines: int) -> AsyncGenerator[bytes, None]:
-        """As many octets as TOP probably needs, then the rest. Raises: as `octets`."""
-        probable = min(_TOP_FIRST + 100 * lines, message.size)
-        async with aclosing(self.octets(message, length=probable)) as pieces:
-            async for piece in pieces:
-                yield piece
-        if probable < message.size:
-            async with aclosing(self.octets(message, offset=probable)) as pieces:
-                async for piece in pieces:
-                    yield piece
+            if offset:
+                raise ConnectionResetError
+            raise NoSuchMessage
 
     async def update(self) -> None:
         """Removes what is marked as deleted, durably, and gives the lock back.
 
         Raises: NotAllRemoved.
         """
-        remove, seen = self.content.to_remove(), self.content.to_flag_seen()
+        remove = self.content.to_remove()
         try:
+            async with asyncio.timeout(_UPDATE_TIMEOUT):
+                result = await self._session.close(remove, self.content.to_flag_seen())
+            done = result.outcome == _OK
+        except (StreamBroken, TimeoutError):
+            done = False
+        if not done:
+            log.warning("messages not removed", user=str(self._user), messages=len(remove))
             if remove:
-                await self._stub().ExpungeMessages(
-                    mailbox_pb2.ExpungeMessagesRequest(
-                        user_id=self._user.user_id,
-                        mailbox_id=self.content.mailbox_id,
-                        uids=remove,
-                    ),
-                    timeout=_UPDATE_TIMEOUT,
-                )
-            if seen:
-                await self._flag_seen(seen)
-        except grpc.aio.AioRpcError as error:
-            log.warning(
-                "messages not removed",
-                user=str(self._user),
-                messages=len(remove),
-                code=error.code().name,
-            )
-            self.abandon()
-            raise NotAllRemoved from None
-        await self.release()
-
-    async def _flag_seen(self, uids: list[int]) -> None:
-        call = self._stub().StoreFlags(
-            mailbox_pb2.StoreFlagsRequest(
-                user_id=self._user.user_id,
-                mailbox_id=self.content.mailbox_id,
-                uids=uids,
-                mode=mailbox_pb2.STORE_MODE_ADD,
-                flags=["\\Seen"],
-            ),
-            timeout=_UPDATE_TIMEOUT,
-        )
-        async for _ in call:
-            pass
-
-    async def release(self) -> None:
-        """Gives the lock back and waits for it."""
-        await self._lock.release()
+                raise NotAllRemoved
 
     def abandon(self) -> None:
         """Gives the lock back without waiting; nothing is removed."""
-        self._lock.abandon()
-
-    def _stub(self) -> Any:
-        return self._clients.for_server(self._user.server)
+        self._session.abandon()
 
 
 async def open_maildrop(
-    clients: MailboxClients, user: AuthenticatedUser, *, lock_lost: Callable[[], None]
+    streams: MaildropStreams,
+    clients: MailboxClients,
+    user: AuthenticatedUser,
+    *,
+    lock_lost: Callable[[], None],
 ) -> OpenMaildrop:
     """Locks a user's INBOX and reads the list of its messages.
 
     Args:
-        clients: of the NMAP agents.
-        user: whose INBOX; his Messaging Server's agent holds it.
+        streams: to the NMAP agents; his Messaging Server's holds the user.
+        clients: of the same, for large messages.
+        user: whose INBOX.
         lock_lost: called if the lock goes away without our doing.
 
     Raises: MailboxInUse, Unavailable.
     """
-    stub: Any = clients.for_server(user.server)
-    lock = _Lock(stub.LockMailbox(), lock_lost)
+    session = streams.session(user.server, lock_lost)
     try:
-        async with asyncio.timeout(_OPEN_TIMEOUT):
-            await lock.acquire(user.user_id)
-            content = await _read_content(stub, user)
-    except (grpc.aio.AioRpcError, TimeoutError) as error:
-        lock.abandon()
-        log.warning("mailbox not opened", user=str(user), error=type(error).__name__)
+        async with asyncio.timeout(_STEP_TIMEOUT):
+            results = await session.open(user.user_id)
+    except (StreamBroken, TimeoutError):
+        session.abandon()
+        log.warning("mailbox not opened", user=str(user), server=user.server)
         raise Unavailable from None
     except BaseException:
-        lock.abandon()
+        session.abandon()
         raise
-    return OpenMaildrop(clients, user, lock, content)
+    if results[0].outcome != _OK:
+        session.abandon()
+        raise MailboxInUse if results[0].outcome == _IN_USE else Unavailable
+    return OpenMaildrop(clients, user, session, _content(results))
 
 
-async def _read_content(stub: Any, user: AuthenticatedUser) -> Maildrop:
-    mailbox_id = 0
+def _content(results: Sequence[Result]) -> Maildrop:
     uids, sizes = array("I"), array("Q")
     unique_ids: list[str] = []
     seen: set[int] = set()
-    call = stub.OpenMailbox(
-        mailbox_pb2.OpenMailboxRequest(
-            user_id=user.user_id, name=INBOX, read_only=True, with_sizes=True, with_object_ids=True
-        )
-    )
-    async for response in call:
-        if response.HasField("state"):
-            mailbox_id = response.state.mailbox_id
-        columns = response.messages
+    for result in results:
+        columns = result.messages
         uids.extend(columns.uids)
         sizes.extend(columns.sizes)
         unique_ids.extend(columns.object_ids)
@@ -224,4 +193,4 @@ async def _read_content(stub: Any, user: AuthenticatedUser) -> Maildrop:
         seen.update(
             uid for uid, at in zip(columns.uids, columns.flag_set, strict=True) if at in sets
         )
-    return Maildrop(mailbox_id, uids, sizes, unique_ids, frozenset(seen))
+    return Maildrop(results[0].mailbox_id, uids, sizes, unique_ids, frozenset(seen))

@@ -172,14 +172,14 @@ class Pop3Connection(Connection):
     async def _log_in(self, user: AuthenticatedUser, mechanism: str) -> None:
         """Lock, mailbox, registration; only then +OK."""
         context = self.context
-        maildrop = await open_maildrop(context.mailboxes, user, lock_lost=self._lock_lost)
+        maildrop = await open_maildrop(
+            context.maildrops, context.mailboxes, user, lock_lost=self._lock_lost
+        )
         try:
             self._login = await context.logins.register(self, user, self.client)
-        except LoginRevoked:
-            LOGINS.labels("pop3", "revoked").inc()
-            await maildrop.release()
-            raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, LoginRevoked):
+                LOGINS.labels("pop3", "revoked").inc()
             maildrop.abandon()
             raise
         self._user = user
