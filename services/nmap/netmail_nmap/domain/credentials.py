@@ -100,10 +100,9 @@ def _is_sha(password_hash: str) -> bool:
 def _passlib(handler: Any) -> tuple[Callable[[str], bool], Callable[[str, str], bool]]:
     def fits(password_hash: str) -> bool:
         try:
-            handler.from_string(password_hash)
+            return handler.from_string(password_hash).checksum is not None
         except (ValueError, TypeError):
             return False
-        return True
 
     def verify(password_hash: str, password: str) -> bool:
         try:
