@@ -36,7 +36,6 @@ log = get_logger(__name__)
 DEFAULT_LIFETIME = 900.0
 """Seconds; until the Connection Manager has said its own."""
 
-_TICK = 1.0
 _REFUSED_PAUSE = 30.0
 _EXPIRY_TICKS = 30
 _AT_ONCE = 1000
@@ -69,6 +68,7 @@ class LoginRegistrar:
         config: timeouts, renewal.
         clock: seconds, monotonic.
         lifetime: of a login, until the Connection Manager says its own.
+        tick: seconds between two looks at what is due.
     """
 
     def __init__(
@@ -79,18 +79,21 @@ class LoginRegistrar:
         config: PopImapConfig,
         clock: Callable[[], float] = boot_time,
         lifetime: float = DEFAULT_LIFETIME,
+        tick: float = 1.0,
     ) -> None:
         self._client = client
         self._agent = agent
         self._timeout = config.register_timeout
         self._clock = clock
+        self._pause = tick
         self._book = LoginBook(
             lifetime=lifetime,
             retry_for=config.register_retry,
             renew=config.renew_while_connected,
         )
         self._renews = config.renew_while_connected
-        self._instance = ""
+        self.instance_id = ""
+        """Of the Connection Manager that was last seen; empty: none yet."""
 
     def __len__(self) -> int:
         return len(self._book)
@@ -159,7 +162,7 @@ class LoginRegistrar:
 
     async def _connected(self, client: ConnectionManagerClient, event: Connected) -> None:
         self._book.lifetime = event.lifetime
-        known, self._instance = self._instance, event.instance_id
+        known, self.instance_id = self._instance, event.instance_id
         if known == event.instance_id:
             return
         logins = list(self._book.unexpired(self._clock()))
@@ -196,7 +199,7 @@ class LoginRegistrar:
     async def _tick(self, client: ConnectionManagerClient) -> None:
         ticks = 0
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(self._pause)
             ticks += 1
             now = self._clock()
             if ticks % _EXPIRY_TICKS == 0:
