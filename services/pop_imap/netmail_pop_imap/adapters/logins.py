@@ -162,7 +162,7 @@ class LoginRegistrar:
 
     async def _connected(self, client: ConnectionManagerClient, event: Connected) -> None:
         self._book.lifetime = event.lifetime
-        known, self.instance_id = self._instance, event.instance_id
+        known, self.instance_id = self.instance_id, event.instance_id
         if known == event.instance_id:
             return
         logins = list(self._book.unexpired(self._clock()))
