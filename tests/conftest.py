@@ -1,11 +1,15 @@
 """Fixtures that every part's tests share."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.roles import Role
+
+# looptime asks for the current event loop before a plain test and would make one that nobody closes.
+asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")
