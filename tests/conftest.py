@@ -8,7 +8,7 @@ import pytest
 from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.roles import Role
 
-# looptime asks for the current event loop before a plain test and would make one that nobody closes.
+# Before a plain test looptime asks for the current event loop, and would make one nobody closes.
 asyncio.set_event_loop(None)
 
 
