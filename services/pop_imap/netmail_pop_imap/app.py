@@ -29,6 +29,8 @@ from netmail_common.tls import ServerTls
 
 from netmail_pop_imap.adapters.connection import ConnectionFactory
 from netmail_pop_imap.adapters.context import ListenerContext
+from netmail_pop_imap.adapters.imap import ImapConnection
+from netmail_pop_imap.adapters.imap_hub import MailboxHub
 from netmail_pop_imap.adapters.logins import Agent, LoginRegistrar
 from netmail_pop_imap.adapters.maildrop_stream import MaildropStreams
 from netmail_pop_imap.adapters.pop3 import Pop3Connection
@@ -36,7 +38,7 @@ from netmail_pop_imap.adapters.sessions import SessionSet
 
 log = get_logger(__name__)
 
-CONNECTIONS: Mapping[str, ConnectionFactory] = {"pop3": Pop3Connection}
+CONNECTIONS: Mapping[str, ConnectionFactory] = {"pop3": Pop3Connection, "imap": ImapConnection}
 """What serves a listener of each protocol."""
 
 BUSY = {
@@ -98,6 +100,8 @@ class PopImapAgent:
         mailboxes = MailboxClients(channels)
         maildrops = MaildropStreams(mailboxes.for_server)
         stack.push_async_callback(maildrops.close)
+        mailbox_hub = MailboxHub(mailboxes)
+        stack.push_async_callback(mailbox_hub.close)
         logins = await self._start_logins(stack, identity)
         for listener in self._config.listeners:
             context = ListenerContext(
@@ -109,6 +113,7 @@ class PopImapAgent:
                 directory=directory,
                 mailboxes=mailboxes,
                 maildrops=maildrops,
+                mailbox_hub=mailbox_hub,
                 logins=logins,
                 sessions=self.sessions,
                 plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),

@@ -31,6 +31,8 @@ class PopImapLimits(Section):
     literal: Octets = 50 * 1024 * 1024
     """Octets of a message to APPEND."""
     literal_before_login: Octets = 4096
+    non_sync_literals: Literal["LITERAL+", "LITERAL-"] = "LITERAL+"
+    """RFC 7888: LITERAL- lets clients send only literals up to 4096 octets without a go-ahead."""
     errors: Annotated[int, Field(ge=1)] = 20
     """Bad commands in one session, then it ends."""
     login_timeout: Annotated[Duration, Field(ge=1)] = 180

@@ -8,6 +8,7 @@ from netmail_common.config import MailListenerConfig, MessagingServerConfig, Pop
 from netmail_common.nmap import DirectoryClient, MailboxClients
 from netmail_common.tls import ServerTls
 
+from netmail_pop_imap.adapters.imap_hub import MailboxHub
 from netmail_pop_imap.adapters.logins import LoginRegistrar
 from netmail_pop_imap.adapters.maildrop_stream import MaildropStreams
 from netmail_pop_imap.adapters.sessions import SessionSet
@@ -25,6 +26,7 @@ class ListenerContext:
     directory: DirectoryClient
     mailboxes: MailboxClients
     maildrops: MaildropStreams
+    mailbox_hub: MailboxHub
     logins: LoginRegistrar
     sessions: SessionSet
     plaintext_networks: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -1,9 +1,9 @@
 """A mailbox as the sessions of one process see it.
 
-`Mailbox` is what the process knows of it, shared by its sessions; `View` is what one session has been
-told: which message has which sequence number. Changes go to the Mailbox; a View catches up when the
-protocol lets its session be told (RFC 3501 7.4.1). Columns are arrays: 16 octets a message for all
-sessions together, and nothing more for a session that is up to date.
+`Mailbox` is what the process knows of it, shared by its sessions; `View` is what one session has
+been told: which message has which sequence number. Changes go to the Mailbox; a View catches up
+when the protocol lets its session be told (RFC 3501 7.4.1). Columns are arrays: 16 octets a message
+for all sessions together, and nothing more for a session that is up to date.
 """
 
 from array import array
@@ -329,7 +329,7 @@ class View:
         """What the session is to be told now; the view counts it as told.
 
         Args:
-            expunge: EXPUNGE may be sent (RFC 3501 7.4.1). While one waits, neither it nor EXISTS is.
+            expunge: EXPUNGE may be sent (RFC 3501 7.4.1); while one waits, EXISTS waits too.
         """
         if not self.has_updates:
             return NO_UPDATES

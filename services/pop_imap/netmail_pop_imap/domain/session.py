@@ -12,6 +12,7 @@ class Ending(Enum):
     TOO_MANY_ERRORS = "too many errors"
     REVOKED = "login revoked"
     SHUTDOWN = "server shutting down"
+    MAILBOX_DELETED = "selected mailbox was deleted"
     MAILBOX_LOST = "mail store went away"
     INJECTION = "plaintext after the TLS upgrade"
 
