@@ -37,7 +37,8 @@ def messages_per_second_by_tls(port: int) -> float:
     """The same over kept TLS connections, by our own load generator."""
     start = time.monotonic()
     subprocess.run(
-        [sys.executable, "-m", "bench.smtp_load", str(port), str(MESSAGES), str(SESSIONS), str(SIZE)],
+        [sys.executable, "-m", "bench.smtp_load", str(port), str(MESSAGES), str(SESSIONS),
+         str(SIZE)],
         check=True, timeout=300,
     )  # fmt: skip
     return MESSAGES / (time.monotonic() - start)
