@@ -162,8 +162,7 @@ def sink_marks(folder: Path) -> Counter[tuple[str, str]]:
         if match is None:
             continue
         header = data.partition(b"\r\n\r\n")[0].decode(errors="replace")
-        envelope = re.findall(r"(?im)^X-(?:Envelope-To|RcptTo): (.*?)\r?$", header)
-        for address in {a.strip(" <>") for line in envelope for a in line.split(",")}:
+        for address in set(re.findall(r"(?m)^Delivered-To: (.*?)\r?$", header)):
             found[match[1].decode(), address] += 1
     return found
 
