@@ -57,7 +57,7 @@ async def serve(
     if arguments.worker is not None or workers == 1:
         await _serve_here(arguments.worker or 0, installation, own, lifecycle, alone=workers == 1)
         return
-    command = [sys.executable, "-m", "netmail_smtp.main", "serve", *arguments.argv()]
+    command = [sys.executable, "-m", "netmail_smtp", "serve", *arguments.argv()]
     await run_workers(
         workers,
         lambda index: [*command, "--worker", str(index)],
