@@ -1,10 +1,11 @@
 """A transport wired as the agent wires it, for tests against hosts on real sockets."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from netmail_common.config import DeliverConfig
 from netmail_smtp.adapters.deliver_pool import ConnectionPool
 from netmail_smtp.adapters.deliver_router import Router
@@ -123,7 +124,22 @@ def outbound(
         ipv6=settings.ipv6,
         shuffle=lambda hosts: hosts.sort(),
     )
-    return Outbound(SmtpTransport(router, pool, health), pool, clock)
+    made = Outbound(SmtpTransport(router, pool, health), pool, clock)
+    _made.append(made)
+    return made
+
+
+_made: list[Outbound] = []
+
+
+@pytest.fixture(autouse=True)
+async def pools_closed() -> AsyncIterator[None]:
+    """Closes what the test has opened; import it into the test's module."""
+    yield
+    for made in _made:
+        await made.pool.close()
+    _made.clear()
+    await asyncio.sleep(0.001)
 
 
 def delivered(outcomes: Mapping[str, Outcome]) -> set[str]:

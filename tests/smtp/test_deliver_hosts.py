@@ -5,7 +5,13 @@ import socket
 
 import pytest
 
-from tests.smtp.deliver_support import OWN_NAME, delivered, failure, outbound
+from tests.smtp.deliver_support import (
+    OWN_NAME,
+    delivered,
+    failure,
+    outbound,
+    pools_closed,  # noqa: F401 - closes what tests open
+)
 from tests.support.scripted_smtp import FULL_EHLO, Script, scripted_host
 
 BOB = "bob@example.net"

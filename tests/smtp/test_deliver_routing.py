@@ -16,7 +16,12 @@ from netmail_smtp.domain.deliver_route import (
     order_mx,
 )
 
-from tests.smtp.deliver_support import delivered, failure, outbound
+from tests.smtp.deliver_support import (
+    delivered,
+    failure,
+    outbound,
+    pools_closed,  # noqa: F401 - closes what tests open
+)
 from tests.support.dns_server import Zone, dns_server
 from tests.support.scripted_smtp import scripted_host
 

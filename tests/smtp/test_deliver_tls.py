@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from netmail_common.certificates import LocalAuthority
 
-from tests.smtp.deliver_support import delivered, failure, outbound
+from tests.smtp.deliver_support import (
+    delivered,
+    failure,
+    outbound,
+    pools_closed,  # noqa: F401 - closes what tests open
+)
 from tests.support.dns_server import Zone, dns_server
 from tests.support.scripted_smtp import FULL_EHLO, Script, ScriptedHost, scripted_host
 

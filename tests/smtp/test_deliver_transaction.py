@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from netmail_smtp.adapters.deliver_smtp import OutgoingRecipient
 from netmail_smtp.domain.deliver_outcome import Delivered
 
-from tests.smtp.deliver_support import TEXT, delivered, failure, outbound, statuses
+from tests.smtp.deliver_support import (
+    TEXT,
+    delivered,
+    failure,
+    outbound,
+    pools_closed,  # noqa: F401 - closes what tests open
+    statuses,
+)
 from tests.support.scripted_smtp import FULL_EHLO, Script, scripted_host
 
 BOB, CAROL, DAVE = "bob@example.net", "carol@example.net", "dave@example.net"
