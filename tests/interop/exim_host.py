@@ -77,10 +77,14 @@ class EximHost:
     def wait_for(self, count: int, seconds: float = 20) -> list[bytes]:
         """Waits until COUNT messages are there."""
         deadline = time.monotonic() + seconds
-        while len(found := sorted((self.root / "mail/new").glob("*"))) < count:
+        while len(found := self.arrived()) < count:
             assert time.monotonic() < deadline, self.log_text()
             time.sleep(0.05)
         return [path.read_bytes() for path in found]
+
+    def arrived(self) -> list[Path]:
+        """What is in the maildir, oldest first."""
+        return sorted((self.root / "mail/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
 
     def log_text(self) -> str:
         """Its logs."""

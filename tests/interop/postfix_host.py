@@ -83,7 +83,8 @@ class PostfixHost:
 
     def messages(self) -> list[bytes]:
         """What has arrived in the maildir so far."""
-        return [path.read_bytes() for path in sorted((self.mail / "all/new").glob("*"))]
+        paths = (self.mail / "all/new").glob("*")
+        return [path.read_bytes() for path in sorted(paths, key=lambda p: p.stat().st_mtime_ns)]
 
     def wait_for(self, count: int, seconds: float = 20) -> list[bytes]:
         """Waits until COUNT messages are there."""
