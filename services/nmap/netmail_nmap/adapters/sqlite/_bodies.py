@@ -1,0 +1,202 @@
+"""Bodies: a message's octets, once, however many refer to them.
+
+The header section has a row of its own, so that header FETCH and SEARCH read nothing else; what
+follows is in chunks of 256 KiB. Nothing counts references: who drops one marks the body, and the
+sweeper removes marked bodies that nobody refers to.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from netmail_nmap.adapters.schema import bodies, body_chunks, messages, orphans, queue_messages
+from netmail_nmap.adapters.sqlite._statements import (
+    BulkInsert,
+    Driver,
+    Statement,
+    id_list,
+    ids_of,
+)
+
+CHUNK = 256 * 1024
+MAX_HEADER = 1024 * 1024
+"""A header section that is longer is cut here for header FETCH and SEARCH; no octet is lost."""
+CHUNK_BITS = 16
+NOT_YET = 2**62
+"""When an upload's orphan mark is due: at the next start, unless it ends before."""
+
+_INSERT = BulkInsert(bodies, "id", "size", "local_size", "header")
+_INSERT_CHUNKS = BulkInsert(body_chunks, "id", "data")
+_SET_SIZE = Statement(
+    sa.update(bodies).where(bodies.c.id == sa.bindparam("body")).values(size=sa.bindparam("octets"))
+)
+_HEADER = Statement(
+    sa.select(bodies.c.header, bodies.c.local_size, bodies.c.size).where(
+        bodies.c.id == sa.bindparam("body")
+    )
+)
+_CHUNKS = Statement(
+    sa.select(body_chunks.c.data)
+    .where(body_chunks.c.id.between(sa.bindparam("first"), sa.bindparam("last")))
+    .order_by(body_chunks.c.id)
+)
+_DELETE_CHUNKS = Statement(
+    sa.delete(body_chunks).where(
+        body_chunks.c.id.between(sa.bindparam("first"), sa.bindparam("last"))
+    )
+)
+_DELETE_BODY = Statement(sa.delete(bodies).where(bodies.c.id == sa.bindparam("body")))
+_MARK = BulkInsert(
+    orphans,
+    "body_id",
+    "due_at",
+    suffix=" ON CONFLICT (body_id) DO UPDATE SET due_at = excluded.due_at",
+)
+_UNMARK = Statement(sa.delete(orphans).where(orphans.c.body_id.in_(ids_of("bodies"))))
+_ALL_DUE = Statement(sa.update(orphans).values(due_at=0))
+_DUE = Statement(
+    sa.select(
+        orphans.c.body_id,
+        sa.exists().where(messages.c.body_id == orphans.c.body_id)
+        | sa.exists().where(queue_messages.c.body_id == orphans.c.body_id),
+    )
+    .where(orphans.c.due_at <= sa.bindparam("now"))
+    .order_by(orphans.c.due_at)
+    .limit(sa.bindparam("most"))
+)
+_NEXT_DUE = Statement(sa.select(sa.func.min(orphans.c.due_at)))
+
+
+@dataclass(frozen=True, slots=True)
+class LargeBody:
+    """A body whose chunks are in the store, marked as an orphan until somebody refers to it."""
+
+    id: int
+    total: int
+    """Octets, the local part included."""
+    local_size: int
+
+    @property
+    def size(self) -> int:
+        """Octets, the local part not counted."""
+        return self.total - self.local_size
+
+
+@dataclass(frozen=True, slots=True)
+class NewBody:
+    """A small body to be inserted."""
+
+    id: int
+    local_prefix: bytes
+    data: bytes
+
+    @property
+    def total(self) -> int:
+        """Octets, the local part included."""
+        return len(self.local_prefix) + len(self.data)
+
+
+def header_end(data: bytes) -> int:
+    """Where the header section ends, its empty line included (RFC 5322 2.1).
+
+    Without an empty line everything is header, up to MAX_HEADER.
+    """
+    if data.startswith(b"\r\n"):
+        return 2
+    end = data.find(b"\r\n\r\n", 0, MAX_HEADER)
+    return end + 4 if end >= 0 else min(len(data), MAX_HEADER)
+
+
+def chunk_id(body_id: int, index: int) -> int:
+    """The key of a chunk."""
+    return body_id << CHUNK_BITS | index
+
+
+def insert_bodies(driver: Driver, new: Sequence[NewBody]) -> None:
+    """Inserts small bodies, all with two statements."""
+    rows, chunks = [], []
+    for body in new:
+        data = body.data
+        end = header_end(data)
+        rows.append((body.id, body.total, len(body.local_prefix), body.local_prefix + data[:end]))
+        for index, start in enumerate(range(end, len(data), CHUNK)):
+            chunks.append((chunk_id(body.id, index), data[start : start + CHUNK]))
+    _INSERT.run(driver, rows)
+    _INSERT_CHUNKS.run(driver, chunks)
+
+
+def begin_large(driver: Driver, body_id: int, local_size: int, header: bytes) -> None:
+    """Inserts the header of an upload; until it is adopted it is an orphan."""
+    _INSERT.run(driver, [(body_id, 0, local_size, header)])
+    _MARK.run(driver, [(body_id, NOT_YET)])
+
+
+def insert_chunks(driver: Driver, chunks: Sequence[tuple[int, bytes]]) -> None:
+    """Inserts chunks of an upload: (chunk id, octets)."""
+    _INSERT_CHUNKS.run(driver, chunks)
+
+
+def adopt(driver: Driver, body: LargeBody) -> None:
+    """An upload gets its size and loses its orphan mark: somebody refers to it now."""
+    _SET_SIZE.run(driver, body=body.id, octets=body.total)
+    _UNMARK.run(driver, bodies=id_list([body.id]))
+
+
+def mark_orphans(driver: Driver, body_ids: Iterable[int], due_at: int) -> None:
+    """These bodies lost a reference; the sweeper looks at them at DUE_AT (ms)."""
+    _MARK.run(driver, [(body_id, due_at) for body_id in body_ids])
+
+
+def all_orphans_due(driver: Driver) -> None:
+    """At a start: no upload is under way, nobody is reading."""
+    _ALL_DUE.run(driver)
+
+
+def sweep(driver: Driver, now_ms: int, most: int) -> int:
+    """Removes at most MOST marked bodies that nobody refers to; gives how many were looked at."""
+    due = _DUE.all(driver, now=now_ms, most=most)
+    for body_id, referred_to in due:
+        if not referred_to:
+            _DELETE_CHUNKS.run(
+                driver, first=chunk_id(body_id, 0), last=chunk_id(body_id + 1, 0) - 1
+            )
+            _DELETE_BODY.run(driver, body=body_id)
+    _UNMARK.run(driver, bodies=id_list(body_id for body_id, _ in due))
+    return len(due)
+
+
+def next_due(driver: Driver) -> int | None:
+    """When the next orphan is due (ms)."""
+    row = _NEXT_DUE.first(driver)
+    return None if row is None else row[0]
+
+
+def read_header(driver: Driver, body_id: int) -> tuple[bytes, int, int] | None:
+    """Gives the header section (the local part included), the local part's size, the total."""
+    row = _HEADER.first(driver, body=body_id)
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def read_range(driver: Driver, body_id: int, start: int, end: int) -> Iterator[bytes]:
+    """Gives octets START to END of the whole message, local part included, chunk by chunk.
+
+    Fewer come when the body is not there (any more).
+    """
+    row = _HEADER.first(driver, body=body_id)
+    if row is None or start >= end:
+        return
+    header = row[0]
+    if start < len(header):
+        yield header[start:end]
+    position = len(header)
+    if end <= position:
+        return
+    first = max(0, start - position) // CHUNK
+    last = (end - position - 1) // CHUNK
+    position += first * CHUNK
+    for (data,) in _CHUNKS.rows(
+        driver, first=chunk_id(body_id, first), last=chunk_id(body_id, last)
+    ):
+        yield data[max(0, start - position) : end - position]
+        position += len(data)

@@ -1,0 +1,228 @@
+"""FETCH: data of many messages, in batches that are read independently of each other."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from netmail_nmap.adapters.schema import bodies, body_chunks, messages
+from netmail_nmap.adapters.sqlite import _bodies, _changes, _mailboxes
+from netmail_nmap.adapters.sqlite._core import Core
+from netmail_nmap.adapters.sqlite._flags import FlagNames
+from netmail_nmap.adapters.sqlite._readers import Snapshot
+from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
+from netmail_nmap.domain.errors import MessageGone
+from netmail_nmap.domain.mail import FetchedMessage, FetchRequest, StoreMode, StoreRequest
+
+_BATCH_OCTETS = 512 * 1024
+_BATCH_MESSAGES = 500
+_HEADER_ESTIMATE = 2_048
+_PART = 1024 * 1024
+"""Octets of one part of a large message."""
+
+_META = Statement(
+    sa.select(
+        messages.c.uid,
+        messages.c.modseq,
+        messages.c.flags,
+        messages.c.internal_date,
+        messages.c.save_date,
+        messages.c.size,
+        messages.c.body_id,
+    )
+    .where(
+        messages.c.mailbox_id == sa.bindparam("mailbox"),
+        messages.c.uid.between(sa.bindparam("first"), sa.bindparam("last")),
+        messages.c.modseq > sa.bindparam("since"),
+    )
+    .order_by(messages.c.uid)
+)
+_META_SOME = Statement(
+    sa.select(
+        messages.c.uid,
+        messages.c.modseq,
+        messages.c.flags,
+        messages.c.internal_date,
+        messages.c.save_date,
+        messages.c.size,
+        messages.c.body_id,
+    )
+    .where(
+        messages.c.mailbox_id == sa.bindparam("mailbox"),
+        messages.c.uid.in_(ids_of("uids")),
+        messages.c.modseq > sa.bindparam("since"),
+    )
+    .order_by(messages.c.uid)
+)
+_HEADERS = Statement(
+    sa.select(bodies.c.id, bodies.c.header).where(bodies.c.id.in_(ids_of("bodies")))
+)
+_SMALL = Statement(
+    sa.select(bodies.c.id, bodies.c.header, body_chunks.c.data)
+    .select_from(
+        bodies.outerjoin(body_chunks, body_chunks.c.id == bodies.c.id * (1 << _bodies.CHUNK_BITS))
+    )
+    .where(bodies.c.id.in_(ids_of("bodies")))
+)
+
+
+class _Meta(NamedTuple):
+    uid: int
+    modseq: int
+    flags: int
+    internal_date: int
+    save_date: int
+    size: int
+    body_id: int
+
+
+async def fetch(core: Core, request: FetchRequest) -> AsyncIterator[Sequence[FetchedMessage]]:
+    """See `netmail_nmap.domain.store.MailStore.fetch`."""
+    if not request.uids:
+        return
+    if request.set_seen:
+        seen = StoreRequest(
+            request.user_id, request.mailbox_id, request.uids, StoreMode.ADD, ("\\Seen",)
+        )
+        await core.writer.run(lambda transaction: _changes.store_flags(core, transaction, seen))
+    metas, names = await core.readers.run(lambda snapshot: _read_metas(snapshot, request))
+    describe = _describer(core, request, names)
+    for batch in _batches(metas, request):
+        if request.body and batch[0].size > _BATCH_OCTETS:
+            async for part in _large(core, request, batch[0], describe):
+                yield [part]
+        elif request.body or request.header:
+            yield await core.readers.run(_reader(request, batch, describe))
+        else:
+            yield [describe(meta, b"", b"", False) for meta in batch]
+
+
+_Describe = Callable[[_Meta, bytes, bytes, bool], FetchedMessage]
+
+
+def _read_metas(snapshot: Snapshot, request: FetchRequest) -> tuple[list[_Meta], FlagNames]:
+    driver = snapshot.driver
+    row = _mailboxes.by_id(driver, request.user_id, request.mailbox_id)
+    uids = request.uids
+    since = request.changed_since
+    if len(uids) * 2 > uids[-1] - uids[0]:
+        rows = _META.all(driver, mailbox=row.id, first=uids[0], last=uids[-1], since=since)
+        if len(rows) > len(uids) or len(uids) <= uids[-1] - uids[0]:
+            wanted = set(uids)
+            rows = [found for found in rows if found[0] in wanted]
+    else:
+        rows = _META_SOME.all(driver, mailbox=row.id, uids=id_list(uids), since=since)
+    return [_Meta(*found) for found in rows], FlagNames.load(driver, row.id)
+
+
+def _describer(core: Core, request: FetchRequest, names: FlagNames) -> _Describe:
+    def describe(meta: _Meta, header: bytes, body: bytes, more: bool) -> FetchedMessage:
+        return FetchedMessage(
+            meta.uid,
+            header,
+            body,
+            more,
+            names.text(meta.flags) if request.flags else "",
+            meta.size if request.size else 0,
+            meta.internal_date if request.internal_date else 0,
+            meta.modseq if request.modseq else 0,
+            core.ids.message_object_id(meta.body_id) if request.object_id else "",
+            meta.save_date if request.save_date else 0,
+        )
+
+    return describe
+
+
+def _batches(metas: Sequence[_Meta], request: FetchRequest) -> Iterator[list[_Meta]]:
+    """Batches of bounded size; a large message whose body is wanted is alone."""
+    most = _BATCH_MESSAGES if request.body or request.header else 10 * _BATCH_MESSAGES
+    batch: list[_Meta] = []
+    octets = 0
+    for meta in metas:
+        weight = meta.size if request.body else _HEADER_ESTIMATE if request.header else 0
+        if batch and (len(batch) == most or octets + weight > _BATCH_OCTETS):
+            yield batch
+            batch, octets = [], 0
+        batch.append(meta)
+        octets += weight
+    if batch:
+        yield batch
+
+
+def _reader(
+    request: FetchRequest, batch: list[_Meta], describe: _Describe
+) -> Callable[[Snapshot], list[FetchedMessage]]:
+    def read(snapshot: Snapshot) -> list[FetchedMessage]:
+        driver = snapshot.driver
+        body_ids = id_list({meta.body_id for meta in batch})
+        fetched = []
+        if not request.body:
+            headers = dict(_HEADERS.rows(driver, bodies=body_ids))
+            for meta in batch:
+                header = headers.get(meta.body_id)
+                if header is not None:
+                    fetched.append(describe(meta, header, b"", False))
+            return fetched
+        wholes = {
+            body_id: (header, data or b"")
+            for body_id, header, data in _SMALL.rows(driver, bodies=body_ids)
+        }
+        for meta in batch:
+            if meta.body_id not in wholes:
+                continue
+            header, data = wholes[meta.body_id]
+            if len(header) + len(data) < meta.size:
+                body = b"".join(_bodies.read_range(driver, meta.body_id, 0, meta.size))
+            else:
+                body = header + data
+            if request.body_offset or request.body_length:
+                start, end = _range(request, meta)
+                body = body[start:end]
+            fetched.append(describe(meta, header if request.header else b"", body, False))
+        return fetched
+
+    return read
+
+
+def _range(request: FetchRequest, meta: _Meta) -> tuple[int, int]:
+    start = min(request.body_offset, meta.size)
+    if request.body_length:
+        return start, min(start + request.body_length, meta.size)
+    return start, meta.size
+
+
+async def _large(
+    core: Core, request: FetchRequest, meta: _Meta, describe: _Describe
+) -> AsyncIterator[FetchedMessage]:
+    """A large message in parts; no more than one part is in memory."""
+    start, end = _range(request, meta)
+    header = b""
+    if request.header:
+        found = await core.readers.run(
+            lambda snapshot: _bodies.read_header(snapshot.driver, meta.body_id)
+        )
+        if found is None:
+            raise MessageGone
+        header = found[0]
+    position = start
+    while True:
+        stop = min(end, position + _PART)
+        data = await core.readers.run(_range_reader(meta.body_id, position, stop))
+        if len(data) != stop - position:
+            raise MessageGone
+        more = stop < end
+        if position == start:
+            yield describe(meta, header, data, more)
+        else:
+            yield FetchedMessage(meta.uid, body=data, more=more)
+        if not more:
+            return
+        position = stop
+
+
+def _range_reader(body_id: int, start: int, end: int) -> Callable[[Snapshot], bytes]:
+    def read(snapshot: Snapshot) -> bytes:
+        driver: Driver = snapshot.driver
+        return b"".join(_bodies.read_range(driver, body_id, start, end))
+
+    return read

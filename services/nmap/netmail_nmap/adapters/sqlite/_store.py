@@ -1,0 +1,85 @@
+"""Opening and closing the store."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from netmail_nmap.adapters.sqlite import _bodies
+from netmail_nmap.adapters.sqlite._core import Core, StoreIds
+from netmail_nmap.adapters.sqlite._engine import database_path, exclusive, make_engine, prepare
+from netmail_nmap.adapters.sqlite._events import Event, QueueGrew, UserEnded
+from netmail_nmap.adapters.sqlite._mail import SqliteMailStore
+from netmail_nmap.adapters.sqlite._queue import SqliteQueueStore
+from netmail_nmap.adapters.sqlite._readers import Readers
+from netmail_nmap.adapters.sqlite._sweeper import Sweeper
+from netmail_nmap.adapters.sqlite._watch import ChangeHub
+from netmail_nmap.adapters.sqlite._writer import Writer
+from netmail_nmap.domain.ended_users import EndedUsers
+from netmail_nmap.domain.outcomes import QueueSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store; what else lives in the same database uses `core`."""
+
+    core: Core
+    mail: SqliteMailStore
+    queue: SqliteQueueStore
+    ended_users: EndedUsers
+    """Hears of users whose sessions must end."""
+
+
+@contextlib.asynccontextmanager
+async def open_store(
+    url: str,
+    *,
+    settings: QueueSettings | None = None,
+    readers: int = 4,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Store]:
+    """Opens the database, made or migrated first if need be; closes it when the block ends.
+
+    What a crash left behind (uploads that nobody finished) is swept away in the background.
+
+    Args:
+        url: sqlite:///PATH.
+        settings: of the queue.
+        readers: connections that read beside the writer.
+        clock: seconds since the epoch.
+
+    Raises: StoreUnavailable when another process has it; ValueError for another kind of URL.
+    """
+    path = database_path(url)
+    hub = ChangeHub()
+    ended_users = EndedUsers()
+    with exclusive(path), contextlib.ExitStack() as engines:
+        engine = make_engine(path)
+        engines.callback(engine.dispose)
+        prepare(engine, path)
+        with engine.connect() as connection:
+            ids = StoreIds.load(connection.connection.driver_connection)
+        async with contextlib.AsyncExitStack() as parts:
+            pool = Readers(engine, readers)
+            parts.push_async_callback(pool.close)
+            wakes: list[Callable[[], None]] = []
+
+            def publish(events: Sequence[Event]) -> None:
+                for event in events:
+                    if isinstance(event, QueueGrew):
+                        for wake in wakes:
+                            wake()
+                    elif isinstance(event, UserEnded):
+                        ended_users.publish(event.user_id)
+                    else:
+                        hub.publish(event)
+
+            writer = Writer(engine, publish)
+            parts.push_async_callback(writer.close)
+            await writer.run(lambda transaction: _bodies.all_orphans_due(transaction.driver))
+            core = Core(writer, pool, ids, clock)
+            sweeper = Sweeper(core)
+            await parts.enter_async_context(sweeper.running())
+            queue = SqliteQueueStore(core, settings or QueueSettings())
+            wakes.append(queue.wake)
+            yield Store(core, SqliteMailStore(core, hub), queue, ended_users)

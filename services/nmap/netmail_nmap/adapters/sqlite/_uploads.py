@@ -1,0 +1,84 @@
+"""Bodies on their way in: small ones wait in memory, large ones go to the store in pieces."""
+
+from netmail_nmap.adapters.sqlite import _bodies
+from netmail_nmap.adapters.sqlite._bodies import CHUNK, LargeBody, chunk_id
+from netmail_nmap.adapters.sqlite._core import Core
+from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.domain.delivery import MAX_INLINE_BODY, Body
+from netmail_nmap.domain.errors import MessageTooBig
+
+_PIECE = 4 * CHUNK
+"""Octets of one write: a large message shares its commits with everybody else."""
+
+
+class SqliteUpload:
+    """See `netmail_nmap.domain.store.Upload`. Holds about 2 MiB at most.
+
+    A large body is marked as an orphan until a message refers to it, so one that is never
+    finished is swept away: at the next start, or at once after `abandon`.
+    """
+
+    def __init__(self, core: Core, *, limit: int, local_prefix: bytes) -> None:
+        self._core = core
+        self._limit = limit
+        self._prefix = local_prefix
+        self._buffer = bytearray()
+        self._received = 0
+        self._id = 0
+        self._chunks = 0
+        self._finished = False
+
+    async def write(self, data: bytes) -> None:
+        """Takes the next octets. Raises: MessageTooBig."""
+        self._received += len(data)
+        if self._received > self._limit:
+            raise MessageTooBig
+        self._buffer += data
+        if self._id == 0:
+            if len(self._buffer) <= MAX_INLINE_BODY:
+                return
+            await self._begin()
+        while len(self._buffer) >= _PIECE:
+            await self._write_chunks(_PIECE)
+
+    async def finish(self) -> Body:
+        """Gives the whole body."""
+        self._finished = True
+        if self._id == 0:
+            return bytes(self._buffer)
+        while self._buffer:
+            await self._write_chunks(min(len(self._buffer), _PIECE))
+        return LargeBody(self._id, len(self._prefix) + self._received, len(self._prefix))
+
+    async def abandon(self) -> None:
+        """Nobody will refer to it: it may be swept now. Does nothing to a small body."""
+        if self._id == 0:
+            return
+        body_id, now = self._id, self._core.now_ms()
+        await self._core.writer.run(
+            lambda transaction: _bodies.mark_orphans(transaction.driver, [body_id], now)
+        )
+
+    async def _begin(self) -> None:
+        first = bytes(self._buffer)
+        end = _bodies.header_end(first)
+        del self._buffer[:end]
+        header = self._prefix + first[:end]
+
+        def operation(transaction: Transaction) -> int:
+            body_id = next(self._core.ids.bodies)
+            _bodies.begin_large(transaction.driver, body_id, len(self._prefix), header)
+            return body_id
+
+        self._id = await self._core.writer.run(operation)
+
+    async def _write_chunks(self, octets: int) -> None:
+        piece = bytes(self._buffer[:octets])
+        del self._buffer[:octets]
+        chunks = []
+        for start in range(0, octets, CHUNK):
+            chunks.append((chunk_id(self._id, self._chunks), piece[start : start + CHUNK]))
+            self._chunks += 1
+        await self._core.writer.run(
+            lambda transaction: _bodies.insert_chunks(transaction.driver, chunks)
+        )

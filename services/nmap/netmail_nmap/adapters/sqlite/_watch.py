@@ -1,0 +1,86 @@
+"""Tells sessions of changes in their mailboxes, within this process."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+
+from netmail_nmap.domain.mail import MailboxChange
+
+
+class ChangeHub:
+    """Passes each commit's changes on to those who watch the mailbox."""
+
+    def __init__(self) -> None:
+        self._watches: defaultdict[int, set[SqliteWatch]] = defaultdict(set)
+
+    def publish(self, change: MailboxChange) -> None:
+        """Tells everyone who watches it."""
+        for watch in self._watches.get(change.mailbox_id, ()):
+            watch.tell(change)
+
+    def subscribe(self, watch: "SqliteWatch", mailbox_id: int) -> None:
+        """From now on WATCH hears of this mailbox."""
+        self._watches[mailbox_id].add(watch)
+
+    def unsubscribe(self, watch: "SqliteWatch", mailbox_id: int) -> None:
+        """No longer."""
+        watches = self._watches.get(mailbox_id)
+        if watches is not None:
+            watches.discard(watch)
+            if not watches:
+                del self._watches[mailbox_id]
+
+
+class SqliteWatch:
+    """See `netmail_nmap.domain.store.Watch`. Memory is bounded by the mailboxes watched."""
+
+    def __init__(
+        self,
+        hub: ChangeHub,
+        current: Callable[[Sequence[int]], Awaitable[Sequence[MailboxChange]]],
+    ) -> None:
+        self._hub = hub
+        self._current = current
+        self._watched: set[int] = set()
+        self._pending: dict[int, MailboxChange] = {}
+        self._changed = asyncio.Event()
+
+    async def add(self, mailbox_ids: Sequence[int]) -> None:
+        """Watches these too; each is told once at once, with its modseq now."""
+        for mailbox_id in mailbox_ids:
+            self._watched.add(mailbox_id)
+            self._hub.subscribe(self, mailbox_id)
+        for change in await self._current(mailbox_ids):
+            self.tell(change)
+
+    def remove(self, mailbox_ids: Sequence[int]) -> None:
+        """Forgets these."""
+        for mailbox_id in mailbox_ids:
+            self._watched.discard(mailbox_id)
+            self._pending.pop(mailbox_id, None)
+            self._hub.unsubscribe(self, mailbox_id)
+
+    async def changes(self) -> Sequence[MailboxChange]:
+        """Waits for the next changes."""
+        await self._changed.wait()
+        self._changed.clear()
+        changes = list(self._pending.values())
+        self._pending.clear()
+        return changes
+
+    def tell(self, change: MailboxChange) -> None:
+        """Keeps the newest change of each mailbox until it is asked for."""
+        if change.mailbox_id not in self._watched:
+            return
+        known = self._pending.get(change.mailbox_id)
+        if (
+            known is None
+            or change.gone
+            or (not known.gone and known.highest_modseq <= change.highest_modseq)
+        ):
+            self._pending[change.mailbox_id] = change
+            self._changed.set()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self.remove(list(self._watched))
