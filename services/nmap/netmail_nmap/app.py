@@ -1,0 +1,261 @@
+"""The NMAP agent's process: store, directory, gRPC server, health, drain."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+from netmail.nmap.v1 import directory_pb2_grpc, mailbox_pb2_grpc, queue_pb2_grpc
+from netmail_common.certificates import Identity
+from netmail_common.config import (
+    ConfigError,
+    InitialUser,
+    Installation,
+    MessagingServerConfig,
+    NmapConfig,
+)
+from netmail_common.grpc_server import grpc_server
+from netmail_common.http_server import Health, http_server
+from netmail_common.lifecycle import Lifecycle
+from netmail_common.logging import get_logger
+from netmail_common.mail_address import AddressError, MailAddress, parse_mail_address
+from netmail_common.roles import Role
+
+from netmail_nmap.adapters.administration import UserAdministration
+from netmail_nmap.adapters.authenticator import Authenticator
+from netmail_nmap.adapters.directory import UserDirectory
+from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
+from netmail_nmap.adapters.grpc_directory import DirectoryService
+from netmail_nmap.adapters.grpc_mailbox import MailboxService
+from netmail_nmap.adapters.grpc_queue import QueueService
+from netmail_nmap.adapters.hashing import PasswordHasher
+from netmail_nmap.adapters.htpasswd import PasswordFileSource
+from netmail_nmap.adapters.revocations import revocation_sender
+from netmail_nmap.adapters.sqlite import Store, open_store
+from netmail_nmap.domain.credentials import HashParameters
+from netmail_nmap.domain.errors import NmapError, StoreUnavailable, UserNotFound
+from netmail_nmap.domain.outcomes import QueueSettings
+from netmail_nmap.domain.recipients import DirectorySettings
+from netmail_nmap.domain.retry import RetrySchedule
+from netmail_nmap.domain.verified import VerifiedPasswords
+
+__all__ = ["Running", "nmap_agent", "run"]
+
+_SERVICES = (
+    "netmail.nmap.v1.DirectoryService",
+    "netmail.nmap.v1.MailboxService",
+    "netmail.nmap.v1.QueueService",
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An NMAP agent that serves.
+
+    Attributes:
+        ports: of its gRPC server, one for each address that it listens on.
+        http_port: of health and metrics; None when off.
+        directory: its users, for a look inside.
+        store: its storage, likewise.
+    """
+
+    ports: tuple[int, ...]
+    http_port: int | None
+    directory: UserDirectory
+    store: Store
+
+
+@contextlib.asynccontextmanager
+async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[Running]:
+    """Serves the NMAP agent of a Messaging Server until the block ends, then drains.
+
+    Raises: ConfigError.
+    """
+    config = _config(installation, server)
+    identity = Identity.from_folder(installation.certificates, Role.NMAP)
+    health = Health()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(_store(installation, config))
+        directory = await _directory(config, store, stack)
+        sender = await stack.enter_async_context(
+            revocation_sender(directory.store, installation, server, identity)
+        )
+        stack.enter_context(store.ended_users.listening(lambda _: sender.wake()))
+        hasher = _hasher(config.nmap)
+        stack.push_async_callback(hasher.close)
+        administration = UserAdministration(directory, hasher)
+        await _create_initial_users(config, administration)
+        directory_service = DirectoryService(
+            config,
+            directory,
+            Authenticator(
+                installation,
+                directory,
+                hasher,
+                VerifiedPasswords(config.nmap.argon2.cache, time.monotonic),
+                await directory.store.secret("scram"),
+            ),
+            administration,
+        )
+        mailbox_service = MailboxService(store, max_message_size=config.nmap.max_message_size)
+        queue_service = QueueService(
+            store, directory, max_message_size=config.nmap.max_message_size
+        )
+
+        def register(grpc_server: grpc.aio.Server) -> None:
+            directory_pb2_grpc.add_DirectoryServiceServicer_to_server(
+                directory_service, grpc_server
+            )
+            mailbox_pb2_grpc.add_MailboxServiceServicer_to_server(mailbox_service, grpc_server)
+            queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_service, grpc_server)
+
+        http_port = await stack.enter_async_context(http_server(config.nmap.http.listen, health))
+        bound = await stack.enter_async_context(
+            grpc_server(
+                listen=config.nmap.listen,
+                identity=identity,
+                role=Role.NMAP,
+                installation=installation.installation,
+                register=register,
+                health=health,
+                service_names=_SERVICES,
+                drain_timeout=config.nmap.drain_timeout,
+            )
+        )
+        # Before the server waits for its calls: these would not end by themselves.
+        stack.callback(directory_service.drain)
+        stack.callback(mailbox_service.drain)
+        stack.callback(queue_service.drain)
+        health.set_ready(True)
+        log.info("serving", listen=config.nmap.listen, messaging_server=server)
+        yield Running(bound.ports, http_port, directory, store)
+
+
+async def run(installation: Installation, server: str, lifecycle: Lifecycle) -> None:
+    """Serves until the drain.
+
+    Raises: ConfigError.
+    """
+    async with nmap_agent(installation, server):
+        lifecycle.announce_ready()
+        await lifecycle.wait_for_drain()
+
+
+def _config(installation: Installation, server: str) -> MessagingServerConfig:
+    try:
+        return installation.messaging_server(server)
+    except KeyError:
+        raise ConfigError(f"no messaging server is named {server!r}") from None
+
+
+@contextlib.asynccontextmanager
+async def _store(installation: Installation, config: MessagingServerConfig) -> AsyncIterator[Store]:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(
+                open_store(
+                    installation.store_url(config.name),
+                    settings=QueueSettings(
+                        schedule=RetrySchedule.from_config(config.nmap.queue),
+                        host_name=config.host_name,
+                    ),
+                    readers=config.nmap.store.readers,
+                )
+            )
+        except (StoreUnavailable, ValueError) as error:
+            raise ConfigError(f"messaging server {config.name!r}: store: {error}") from error
+        yield store
+
+
+async def _directory(
+    config: MessagingServerConfig, store: Store, stack: contextlib.AsyncExitStack
+) -> UserDirectory:
+    files = {
+        context.name: PasswordFileSource(context.name, context.file)
+        for context in config.contexts
+        if context.file is not None
+    }
+    directory = UserDirectory(
+        DirectorySettings(
+            server=config.name,
+            contexts=tuple(context.name for context in config.contexts),
+            domains=tuple(config.domains),
+            catch_all=_own_address(config, "catch_all", config.nmap.catch_all),
+            postmaster=_own_address(config, "postmaster", config.nmap.postmaster),
+            separator=config.nmap.subaddress_separator,
+        ),
+        SqliteDirectoryStore(store.core),
+        files,
+        config.nmap.default_quota,
+    )
+    for source in files.values():
+        await source.load()
+        await directory.take_in_file(source)
+        watcher = asyncio.create_task(source.watch(directory.take_in_file))
+        stack.push_async_callback(_cancel, watcher)
+    return directory
+
+
+def _own_address(config: MessagingServerConfig, key: str, text: str | None) -> MailAddress | None:
+    if text is None:
+        return None
+    try:
+        address = parse_mail_address(text)
+    except AddressError as error:
+        raise ConfigError(f"messaging server {config.name!r}: nmap.{key}: {error}") from error
+    if address.domain not in config.domains:
+        raise ConfigError(
+            f"messaging server {config.name!r}: nmap.{key}: {text} is in no domain of it"
+        )
+    return address
+
+
+def _hasher(config: NmapConfig) -> PasswordHasher:
+    argon2 = config.argon2
+    return PasswordHasher(
+        HashParameters(
+            argon2.time_cost, argon2.memory_kib, argon2.parallelism, argon2.scram_iterations
+        ),
+        concurrency=argon2.concurrency,
+        queue=argon2.queue,
+    )
+
+
+async def _create_initial_users(
+    config: MessagingServerConfig, administration: UserAdministration
+) -> None:
+    for context in config.contexts:
+        for user in context.initial_users:
+            try:
+                await administration.get(user.name, context.name)
+            except UserNotFound:
+                await _create_initial_user(config, context.name, user, administration)
+
+
+async def _create_initial_user(
+    config: MessagingServerConfig,
+    context: str,
+    user: InitialUser,
+    administration: UserAdministration,
+) -> None:
+    try:
+        await administration.create(
+            user.name, context, user.password.get_secret_value(), addresses=user.addresses
+        )
+    except StoreUnavailable:
+        raise
+    except NmapError as error:
+        raise ConfigError(
+            f"messaging server {config.name!r}: context {context!r}: initial user"
+            f" {user.name!r}: {error}"
+        ) from error
+    log.info("initial user created", user=user.name, context=context)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

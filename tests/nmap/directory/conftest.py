@@ -1,0 +1,70 @@
+"""A directory on a real store, with cheap password hashes."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from netmail_common.mail_address import parse_mail_address
+from netmail_nmap.adapters.administration import UserAdministration
+from netmail_nmap.adapters.directory import UserDirectory
+from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
+from netmail_nmap.adapters.hashing import PasswordHasher
+from netmail_nmap.adapters.htpasswd import PasswordFileSource
+from netmail_nmap.adapters.sqlite import Store, open_store
+from netmail_nmap.domain.credentials import HashParameters
+from netmail_nmap.domain.recipients import DirectorySettings
+
+CHEAP = HashParameters(time_cost=1, memory_kib=8)
+SETTINGS = DirectorySettings(
+    server="mail1",
+    contexts=("users.demo", "staff.demo"),
+    domains=("example.org", "example.com"),
+)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(f"sqlite:///{tmp_path}/store.db", readers=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hasher() -> AsyncIterator[PasswordHasher]:
+    made = PasswordHasher(CHEAP, concurrency=1, queue=8)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def directory_with(store: Store) -> Callable[..., UserDirectory]:
+    """Makes a directory: settings to replace, password files by context."""
+
+    def make(
+        *,
+        files: dict[str, PasswordFileSource] | None = None,
+        default_quota: int = 0,
+        catch_all: str | None = None,
+        postmaster: str | None = None,
+        separator: str = "+",
+    ) -> UserDirectory:
+        settings = DirectorySettings(
+            SETTINGS.server,
+            SETTINGS.contexts,
+            SETTINGS.domains,
+            parse_mail_address(catch_all) if catch_all else None,
+            parse_mail_address(postmaster) if postmaster else None,
+            separator,
+        )
+        return UserDirectory(settings, SqliteDirectoryStore(store.core), files or {}, default_quota)
+
+    return make
+
+
+@pytest.fixture
+def directory(directory_with: Callable[..., UserDirectory]) -> UserDirectory:
+    return directory_with()
+
+
+@pytest.fixture
+def users(directory: UserDirectory, hasher: PasswordHasher) -> UserAdministration:
+    return UserAdministration(directory, hasher)
