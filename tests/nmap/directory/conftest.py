@@ -1,5 +1,7 @@
 """A directory on a real store, with cheap password hashes."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,15 +17,25 @@ from netmail_nmap.domain.credentials import HashParameters
 from netmail_nmap.domain.recipients import DirectorySettings
 
 CHEAP = HashParameters(time_cost=1, memory_kib=8)
-SETTINGS = DirectorySettings(
-    server="mail1",
-    contexts=("users.demo", "staff.demo"),
-    domains=("example.org", "example.com"),
-)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store, to be copied: migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "store.db"
+
+    async def make() -> None:
+        async with open_store(f"sqlite:///{path}", readers=1):
+            pass
+
+    with asyncio.Runner() as runner:
+        runner.run(make())
+    return path
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(migrated: Path, tmp_path: Path) -> AsyncIterator[Store]:
+    shutil.copy(migrated, tmp_path / "store.db")
     async with open_store(f"sqlite:///{tmp_path}/store.db", readers=1) as opened:
         yield opened
 
@@ -48,12 +60,12 @@ def directory_with(store: Store) -> Callable[..., UserDirectory]:
         separator: str = "+",
     ) -> UserDirectory:
         settings = DirectorySettings(
-            SETTINGS.server,
-            SETTINGS.contexts,
-            SETTINGS.domains,
-            parse_mail_address(catch_all) if catch_all else None,
-            parse_mail_address(postmaster) if postmaster else None,
-            separator,
+            server="mail1",
+            contexts=("users.demo", "staff.demo"),
+            domains=("example.org", "example.com"),
+            catch_all=parse_mail_address(catch_all) if catch_all else None,
+            postmaster=parse_mail_address(postmaster) if postmaster else None,
+            separator=separator,
         )
         return UserDirectory(settings, SqliteDirectoryStore(store.core), files or {}, default_quota)
 
