@@ -75,7 +75,8 @@ def _newest_first(logins: Sequence[Login]) -> list[Login]:
 def _owner_among(sender: CheckedSender, by_user: dict[UserKey, Login]) -> Login | None:
     """The login that owns the sender: by the directory's word, else by what it registered."""
     if sender.known:
-        return by_user.get(sender.owner) if sender.owner is not None else None
+        known_owner = sender.owner not in {None, ANONYMOUS}
+        return by_user.get(sender.owner) if sender.owner and known_owner else None
     if sender.key:
         for login in by_user.values():
             if sender.key in login.profile.address_keys:
