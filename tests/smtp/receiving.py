@@ -13,7 +13,7 @@ from netmail.nmap.v1 import directory_pb2, directory_pb2_grpc, queue_pb2, queue_
 from netmail_common.acceptor import AcceptorHandle
 from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.config import parse_config
-from netmail_common.connmgr import ConnectionManagerClient
+from netmail_common.connmgr import ConnectionManagerClient, UserKey
 from netmail_common.grpc_client import Channel
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health
@@ -213,6 +213,7 @@ class Receiving:
 
     nmap: SmallNmap
     connmgr: ConnectionManagerClient
+    nmap_connmgr: ConnectionManagerClient
     connmgr_server: grpc.aio.Server
     handles: list[AcceptorHandle]
     sessions: SessionRegistry
@@ -270,6 +271,10 @@ class Receiving:
             )
         )
         assert result.outcome == connmgr_pb2.REGISTER_OUTCOME_REGISTERED
+
+    async def revoke(self, name: str) -> None:
+        """What nmap does when a password changes."""
+        assert await self.nmap_connmgr.revoke(user=UserKey(name, "users.demo")) == 1
 
     @property
     def last(self) -> queue_pb2.Submission:
@@ -347,17 +352,18 @@ async def receiving(
             },
             state=folder,
         )
-        channel = Channel(
-            f"127.0.0.1:{connmgr_bound.ports[0]}",
-            identity_for(Role.POP_IMAP),
-            installation="netmail",
-            expected_role=Role.CONNMGR,
-        )
-        stack.push_async_callback(channel.close)
+        clients = []
+        for role in (Role.POP_IMAP, Role.NMAP):
+            channel = Channel(
+                f"127.0.0.1:{connmgr_bound.ports[0]}",
+                identity_for(role),
+                installation="netmail",
+                expected_role=Role.CONNMGR,
+            )
+            stack.push_async_callback(channel.close)
+            clients.append(ConnectionManagerClient(channel))
         handles, sessions = await stack.enter_async_context(serving(config, "mail1"))
-        running = Receiving(
-            nmap, ConnectionManagerClient(channel), connmgr_bound.server, handles, sessions
-        )
+        running = Receiving(nmap, *clients, connmgr_bound.server, handles, sessions)
         try:
             yield running
         finally:

@@ -63,6 +63,7 @@ class Connection(SMTP):
         self._writable: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
+        self._fresh = False
         self._eof = False
         self._lost = False
         self._drain_wanted = False
@@ -81,6 +82,7 @@ class Connection(SMTP):
     def data_received(self, data: bytes) -> None:
         """Keeps what came and wakes the session."""
         self.input.feed(data)
+        self._fresh = True
         if len(self.input) > _HIGH_WATER and not self._reading_paused and self.transport:
             self._reading_paused = True
             self.transport.pause_reading()
@@ -165,7 +167,7 @@ class Connection(SMTP):
         *,
         drainable: bool = False,
     ) -> None:
-        """Waits until the client has sent more.
+        """Waits until the client has sent more than when this returned last.
 
         Args:
             timeout: seconds.
@@ -173,27 +175,21 @@ class Connection(SMTP):
 
         Raises: ConnectionEnded, ClientTimeout, DrainRequested.
         """
-        if drainable and self._drain_wanted:
-            raise DrainRequested
-        if self._eof:
-            raise ConnectionEnded
-        if self._reading_paused and self.transport is not None:
-            self._reading_paused = False
-            self.transport.resume_reading()
-        before = len(self.input)
-        while True:
+        while not self._fresh:
+            if drainable and self._drain_wanted:
+                raise DrainRequested
+            if self._eof:
+                raise ConnectionEnded
+            if self._reading_paused and self.transport is not None:
+                self._reading_paused = False
+                self.transport.resume_reading()
             self._waiter = self.loop.create_future()
             self._arm(timeout)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-            if len(self.input) != before:
-                return
-            if drainable and self._drain_wanted:
-                raise DrainRequested
-            if self._eof:
-                raise ConnectionEnded
+        self._fresh = False
 
     async def start_tls(self, tls: ServerTls) -> None:
         """Goes on through TLS. The client's address stays, whoever named it.

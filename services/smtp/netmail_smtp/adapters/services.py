@@ -43,6 +43,10 @@ class SessionRegistry:
         if not self._sessions:
             self._empty.set()
 
+    def open_sessions(self) -> tuple[Connection, ...]:
+        """Those that are open now."""
+        return tuple(self._sessions)
+
     async def wait_empty(self) -> None:
         """Returns when no session is open."""
         await self._empty.wait()
