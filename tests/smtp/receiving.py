@@ -363,7 +363,7 @@ async def receiving(
             stack.push_async_callback(channel.close)
             clients.append(ConnectionManagerClient(channel))
         handles, sessions = await stack.enter_async_context(serving(config, "mail1"))
-        running = Receiving(nmap, *clients, connmgr_bound.server, handles, sessions)
+        running = Receiving(nmap, clients[0], clients[1], connmgr_bound.server, handles, sessions)
         try:
             yield running
         finally:

@@ -1,6 +1,7 @@
 """SMTP sessions on real sockets: who may send where, and what the message carries then."""
 
 import pytest
+from netmail.connmgr.v1 import connmgr_pb2
 from netmail.nmap.v1 import queue_pb2
 
 from tests.smtp.conftest import Start
@@ -76,7 +77,7 @@ async def test_a_revoked_login_is_asked_about_again_at_the_end_of_the_data(start
 async def test_several_users_at_one_address_are_counted_in_the_trace(start: Start) -> None:
     async with start() as server:
         await server.login("alice", "127.0.0.7")
-        await server.login("bob", "127.0.0.7", protocol=2)
+        await server.login("bob", "127.0.0.7", protocol=connmgr_pb2.PROTOCOL_IMAP)
         client = await server.connect(address="127.0.0.7")
         assert (await client.message(FROM_ALICE, "alice@example.org", REMOTE)).startswith("250")
         assert b"X-Auth-OK: alice\r\n" in server.last.data
