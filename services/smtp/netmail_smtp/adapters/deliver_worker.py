@@ -24,7 +24,7 @@ from netmail_smtp.domain.deliver_outcome import Attempt, Delivered, Outcome, tem
 log = get_logger(__name__)
 
 _LEASE_AT_ONCE = 64
-_LEASE_WAIT = 2
+_LEASE_WAIT = 1
 """Seconds; a call that waits is not cut short at shutdown, or what it leases would be lost."""
 _RETRY = (0.1, 5.0)
 _EVENTS = {word: f"delivery {word}" for word in ("delivered", "deferred", "failed")}
