@@ -77,11 +77,11 @@ async def grpc_server(
     reflection.enable_server_reflection(
         [*service_names, grpc_health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
-    credentials = _server_credentials(identity)
     ports = []
     for address in listen:
         try:
-            port = server.add_secure_port(address, credentials)
+            # Credentials of its own for each: their first certificate is taken by one port only.
+            port = server.add_secure_port(address, _server_credentials(identity))
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error
         ports.append(port)
