@@ -45,8 +45,10 @@ def test_the_usual_schemes_are_verified(scheme: str) -> None:
     [
         "$apr1$mZ0MdfNk$NzcJ059GqEhUGbjUIs21b0",
         "$5$abcdefgh$v5FpjMljOAWlLx5fREBx9meM4WbUoriKAkzXNpPtmy9",
-        "$6$abcdefgh$e1o..VsKRS0O4M9J1Qb9u.strxNEAfDkCXcaYc5TsDrJFctQ"
-        "CTMkPeis45vy3ZQtqt4dqG4vXTonFJKbQgR2Q1",
+        (
+            "$6$abcdefgh$e1o..VsKRS0O4M9J1Qb9u.strxNEAfDkCXcaYc5TsDrJFctQ"
+            "CTMkPeis45vy3ZQtqt4dqG4vXTonFJKbQgR2Q1"
+        ),
     ],
 )
 def test_what_openssl_passwd_wrote_is_verified(stored: str) -> None:
