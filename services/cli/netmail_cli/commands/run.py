@@ -91,7 +91,7 @@ async def _renewing(installation: Installation) -> AsyncIterator[None]:
 
 def _shortest(program: Path) -> str:
     """PROGRAM as a person in this directory would call it."""
-    if shutil.which(program.name) == str(program):
-        return program.name
+    if program.name == "__main__.py" or shutil.which(program.name) == str(program):
+        return "netmail"
     here = Path.cwd()
     return str(program.relative_to(here) if program.is_relative_to(here) else program)
