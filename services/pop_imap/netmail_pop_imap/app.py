@@ -67,6 +67,7 @@ class PopImapAgent:
         self.sessions = SessionSet()
         self.ports: dict[str, tuple[int, ...]] = {}
         """Of each listener, by its name."""
+        self.mailbox_hub: MailboxHub
         self._worker = worker
         self._acceptors: list[AcceptorHandle] = []
         self._stack = AsyncExitStack()
@@ -100,8 +101,8 @@ class PopImapAgent:
         mailboxes = MailboxClients(channels)
         maildrops = MaildropStreams(mailboxes.for_server)
         stack.push_async_callback(maildrops.close)
-        mailbox_hub = MailboxHub(mailboxes)
-        stack.push_async_callback(mailbox_hub.close)
+        self.mailbox_hub = MailboxHub(mailboxes)
+        stack.push_async_callback(self.mailbox_hub.close)
         logins = await self._start_logins(stack, identity)
         for listener in self._config.listeners:
             context = ListenerContext(
@@ -113,7 +114,7 @@ class PopImapAgent:
                 directory=directory,
                 mailboxes=mailboxes,
                 maildrops=maildrops,
-                mailbox_hub=mailbox_hub,
+                mailbox_hub=self.mailbox_hub,
                 logins=logins,
                 sessions=self.sessions,
                 plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),
