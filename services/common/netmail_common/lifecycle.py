@@ -50,8 +50,8 @@ class Lifecycle:
     def drain(self) -> None:
         """Asks the process to end; asking again changes nothing."""
         if not self.draining.is_set():
-            log.info("draining")
             self.draining.set()
+            log.info("draining")
 
     def announce_ready(self) -> None:
         """Tells the parent process that every listener accepts; telling again changes nothing."""

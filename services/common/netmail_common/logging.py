@@ -1,8 +1,9 @@
 """Structured logging to standard error: JSON, or for people on a terminal."""
 
+import contextlib
 import logging
 import sys
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -43,7 +44,7 @@ def configure_logging(config: LogConfig, *, service: str, instance: str) -> None
     structlog.configure(
         processors=[*shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
     _configure_standard_library(max(level, logging.WARNING), shared, final)
@@ -52,6 +53,19 @@ def configure_logging(config: LogConfig, *, service: str, instance: str) -> None
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger; events are short sentences, everything else is key=value."""
     return cast("FilteringBoundLogger", structlog.get_logger(component=name))
+
+
+class _StandardError:
+    """Standard error that never fails: whoever read it may be gone, the work goes on."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def _origin(service: str, instance: str) -> Processor:
@@ -64,7 +78,7 @@ def _origin(service: str, instance: str) -> Processor:
 
 
 def _configure_standard_library(level: int, shared: list[Processor], final: list[Any]) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(cast("TextIO", _StandardError()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
