@@ -139,7 +139,7 @@ def login(
         protocol=protocol,
         messaging_server="mail1",
         agent="pop_imap/1",
-        session_id=session or f"session of {name}",
+        session_id=session or f"session of {name[:20]}",
         age_ms=age_ms,
         credential_epoch=epoch,
         domains=domains,
