@@ -30,7 +30,7 @@ def quick_retries(data: dict[str, Any]) -> None:
     """Lets the queue try again within a second, so that the test need not wait."""
     for server in data["messaging_servers"]:
         server["nmap"]["queue"] = {"first_retry": 1, "max_retry": 2}
-        server.setdefault("deliver", {})["lease"] = 10
+        server.setdefault("deliver", {})["lease"] = 45
 
 
 def show(kills: Counter[str], ledger: Ledger, count: Count) -> None:
@@ -66,8 +66,8 @@ def test_kill_9_of_any_agent_under_load_loses_nothing_acknowledged(tmp_path: Pat
     assert len(ledger.acknowledged) > KILLS
     assert count.missing == []
     assert count.doubled == []
-    # A duplicate at the sink needs a connection that broke after its final dot.
-    assert count.sink_duplicates <= 8 * (kills["nmap"] + kills["smtp deliver"])
+    # A duplicate at the sink needs a deliver that died between a final dot and its report.
+    assert count.sink_duplicates <= 60 * kills["smtp deliver"]
 
 
 @pytest.mark.parametrize("agent", ["nmap", "smtp serve"])
