@@ -111,6 +111,7 @@ class SqliteMailStore:
             wanted = _mailboxes.normal_name(name)
             if wanted == INBOX:
                 raise InvalidRequest("INBOX cannot be deleted")
+            _mailboxes.create_defaults(self._core, transaction, user_id)
             rows = _mailboxes.of_user(transaction.driver, user_id)
             row = next((row for row in rows if row.name == wanted), None)
             if row is not None:
