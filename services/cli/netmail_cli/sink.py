@@ -70,7 +70,8 @@ class _Handler:
         self, _server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         content = envelope.content if isinstance(envelope.content, bytes) else b""
-        lines = [f"Return-Path: <{envelope.mail_from or ''}>"]
+        sender = (envelope.mail_from or "").strip("<>")  # aiosmtpd gives the null sender as <>
+        lines = [f"Return-Path: <{sender}>"]
         lines += [f"Delivered-To: {recipient}" for recipient in envelope.rcpt_tos]
         lines.append(f"X-Sink-Peer: {session.peer[0] if session.peer else ''}")
         head = "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape")
@@ -80,7 +81,7 @@ class _Handler:
         except OSError as error:
             log.error("message not written", error=str(error))  # noqa: TRY400 - no traceback
             return "451 4.3.0 cannot write it now"
-        log.info("message taken", file=path.name, sender=envelope.mail_from)
+        log.info("message taken", file=path.name, sender=sender)
         return f"250 2.0.0 {path.name}"
 
 
