@@ -6,7 +6,7 @@ import email
 import email.policy
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +379,24 @@ async def test_the_queue_is_worked_off_after_the_nmap_agent_was_away(
             await here.stop()
         for channel in channels.values():
             await channel.close()
+
+
+async def test_a_delivery_is_cut_short_before_its_lease_ends(
+    certificates: Path, tmp_path: Path
+) -> None:
+    async with (
+        scripted_host(Script(hang="FINAL")) as host,
+        site(certificates, tmp_path, host, started=False) as here,
+    ):
+        own = here.installation.messaging_server("mail1")
+        deliverer, pool = build(here.installation, own, here.channels[Role.DELIVER])
+        deliverer._queue._lease_seconds = 2
+        deliverer._limits = replace(deliverer._limits, lease_margin=1, drain=1)
+        here.worker = asyncio.create_task(deliverer.run(here.draining))
+        await here.submit(BOB)
+        status = await here.until_status()
+        assert status.last_status == "4.4.2"
+        assert "after the message was sent" in status.last_diagnostic
+        assert len(host.messages) == 1
+        await here.stop()
+        await pool.close()

@@ -158,6 +158,30 @@ async def test_mail_goes_to_the_mx_of_its_domain_over_real_dns_and_smtp() -> Non
         assert outcomes["bob@example.net"].remote_mta == "mx.test"
 
 
+async def test_ipv6_is_tried_first_and_ipv4_where_it_is_dead() -> None:
+    zone = Zone(
+        {
+            ("example.net", "MX"): ["10 mx.test."],
+            ("mx.test", "A"): ["127.0.0.1"],
+            ("mx.test", "AAAA"): ["::1"],
+        }
+    )
+    async with dns_server(zone):
+        for address in ("::1", "127.0.0.1"):
+            async with scripted_host(address=address) as host:
+                config = {"smtp_port": host.port, "ipv6": True}
+                out = outbound(config=config, dns=zone.address)
+                assert delivered(await out.send("bob@example.net")) == {"bob@example.net"}
+                await out.pool.close()
+
+
+async def test_a_route_may_name_an_ipv6_address() -> None:
+    async with scripted_host(address="::1") as host:
+        config = {"routes": [{"domain": "*", "hosts": [f"[::1]:{host.port}"]}]}
+        out = outbound(config=config)
+        assert delivered(await out.send("bob@example.net")) == {"bob@example.net"}
+
+
 async def test_null_mx_is_a_failure_without_a_connection() -> None:
     zone = Zone(ZONE)
     async with dns_server(zone):

@@ -226,8 +226,10 @@ _DEFAULT: Mapping[str, str] = {
 
 
 @asynccontextmanager
-async def scripted_host(script: Script | None = None) -> AsyncIterator[ScriptedHost]:
-    """Runs a host on 127.0.0.1 until the block ends."""
+async def scripted_host(
+    script: Script | None = None, address: str = "127.0.0.1"
+) -> AsyncIterator[ScriptedHost]:
+    """Runs a host on ADDRESS until the block ends."""
     host = ScriptedHost(script or Script())
     tasks: set[asyncio.Task[None]] = set()
 
@@ -238,7 +240,7 @@ async def scripted_host(script: Script | None = None) -> AsyncIterator[ScriptedH
 
     server = await asyncio.start_server(
         connected,
-        "127.0.0.1",
+        address,
         0,
         limit=2**20,
         ssl=host.script.tls if host.script.implicit_tls else None,

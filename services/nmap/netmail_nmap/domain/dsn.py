@@ -11,10 +11,10 @@ from datetime import datetime
 from email.utils import format_datetime
 from enum import StrEnum
 
+from netmail_common.mail_address import quote_local
+
 _DIAGNOSTIC_LIMIT = 900
 _FOLD_AT = 200
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
-_DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
 
 DEFAULT_FULL_LIMIT = 256 * 1024
 """Larger messages come back as their header section only (RFC 3461 4.3 allows it)."""
@@ -317,9 +317,7 @@ def _utf8_xtext(text: str) -> str:
 def _mailbox(address: str) -> str:
     """An envelope address (local part unquoted) as RFC 5321 writes it."""
     local, _, domain = _clean(address).rpartition("@")
-    if not _DOT_STRING.fullmatch(local):
-        local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
-    return f"{local}@{domain}"
+    return f"{quote_local(local)}@{domain}"
 
 
 def _limit(text: str) -> str:

@@ -137,6 +137,9 @@ class SmtpConnection:
         self._timeouts = timeouts
         self.session = session
         self.tls = "none"
+        """Version and whether the certificate was verified, for people."""
+        self.security = "none"
+        """none, unverified or verified."""
         self.messages = 0
         """Messages sent so far."""
 
@@ -212,7 +215,8 @@ class SmtpConnection:
         self._transport = transport
         self._wire.connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        self.tls = f"{tls.version()}, {'verified' if context.verify_mode else 'not verified'}"
+        self.security = "verified" if context.verify_mode else "unverified"
+        self.tls = f"{tls.version()}, {self.security}"
 
     async def run(self, conversation: Conversation[T], body: Body | None = None) -> T:
         """Drives CONVERSATION to its end; BODY is sent where it says so.

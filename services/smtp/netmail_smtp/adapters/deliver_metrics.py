@@ -9,7 +9,7 @@ RECIPIENTS = counter(
 )
 ATTEMPTS = duration("deliver_attempt", "Time of one attempt, queue item by queue item", ["way"])
 SESSIONS = counter(
-    "deliver_sessions", "SMTP sessions opened, by TLS: none, verified, unverified, failed", ["tls"]
+    "deliver_sessions", "SMTP sessions opened, by TLS: none, unverified, verified", ["tls"]
 )
 UNDER_WAY = gauge("deliver_items_under_way", "Leased queue items that are being delivered")
 LEASED = counter("deliver_leased", "Queue items leased")

@@ -9,6 +9,7 @@ from pathlib import Path
 from netmail_common.config import DeliverConfig, RouteConfig
 from netmail_common.logging import get_logger
 
+from netmail_smtp.adapters import deliver_metrics as metrics
 from netmail_smtp.adapters import deliver_tls
 from netmail_smtp.adapters.deliver_connection import (
     InjectedPlaintext,
@@ -114,6 +115,7 @@ class SessionOpener:
             if connection is not None:
                 connection.abort()
             raise
+        metrics.SESSIONS.labels(connection.security).inc()
         return connection
 
     async def _connect(self, target: Target) -> SmtpConnection:

@@ -83,6 +83,8 @@ class Deliverer:
         self._under_way: dict[asyncio.Task[None], _Work] = {}
         self._destinations: Counter[str] = Counter()
         self._room = asyncio.Event()
+        self.queue_answers = True
+        """The last call to the queue was answered."""
 
     async def run(self, draining: asyncio.Event) -> None:
         """Delivers until DRAINING is set and what is under way is finished or given back."""
@@ -99,7 +101,6 @@ class Deliverer:
 
     async def _lease_on(self, draining: asyncio.Event) -> None:
         pause, longest = _RETRY
-        reachable = True
         while not draining.is_set():
             free = self._limits.items - len(self._under_way)
             self._room.clear()
@@ -112,15 +113,15 @@ class Deliverer:
                     min(free, _LEASE_AT_ONCE), wait=0 if busy else _LEASE_WAIT, busy=busy
                 )
             except QueueUnreachable as error:
-                if reachable:
+                if self.queue_answers:
                     log.warning("queue does not answer", error=str(error))
-                reachable = False
+                self.queue_answers = False
                 await self._pause(draining, pause)
                 pause = min(longest, 2 * pause)
                 continue
-            if not reachable:
+            if not self.queue_answers:
                 log.info("queue answers again")
-            reachable, pause = True, _RETRY[0]
+            self.queue_answers, pause = True, _RETRY[0]
             for lease in leases:
                 self._start(lease)
             if busy and not leases:

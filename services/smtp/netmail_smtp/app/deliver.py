@@ -41,6 +41,7 @@ async def deliver(
     try:
         async with http_server(own.deliver.http.listen, health):
             deliverer, pool = build(installation, own, channels)
+            health.add_check("queue", lambda: deliverer.queue_answers)
             health.set_ready(True)
             lifecycle.announce_ready()
             log.info("delivering", messaging_server=own.name, queue=own.nmap.target)
