@@ -2,6 +2,7 @@
 
 import copy
 import os
+import random
 import re
 import signal
 import socket
@@ -24,18 +25,28 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that is free on 127.0.0.1 and ::1, for TCP and UDP, and was not given out before."""
+    """A port that is free on 127.0.0.1 and ::1 and was not given out before; so are the next three.
+
+    Worker processes serve metrics on the ports after the first. None is in the range that the
+    kernel gives to clients: a connection could take it between the look and the start.
+    """
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-        if port in _given:
-            continue
-        try:
-            with socket.create_server(("::1", port), family=socket.AF_INET6):
-                _given.add(port)
-                return port
-        except OSError:
-            continue
+        port = random.randrange(10_000, 32_000)  # below net.ipv4.ip_local_port_range
+        block = range(port, port + 4)
+        if not _given.intersection(block) and all(_is_free(one) for one in block):
+            _given.update(block)
+            return port
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with (
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("::1", port), family=socket.AF_INET6),
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def demo_config() -> dict[str, Any]:
