@@ -103,8 +103,9 @@ class Deliverer:
         pause, longest = _RETRY
         while not draining.is_set():
             free = self._limits.items - len(self._under_way)
-            self._room.clear()
-            if free <= 0:
+            if free < self._limits.items // 4 or not free:
+                # Some at once: a lease is a commit.
+                self._room.clear()
                 await self._room.wait()
                 continue
             busy = self._busy()
@@ -125,8 +126,16 @@ class Deliverer:
             for lease in leases:
                 self._start(lease)
             if busy and not leases:
-                # Nothing but busy destinations: wait for one of them, or for other work.
-                await self._pause(self._room, 1.0)
+                await self._wait_for(busy, draining)
+
+    async def _wait_for(self, busy: list[str], draining: asyncio.Event) -> None:
+        """Waits until one of BUSY has room again; a second at most, there may be other work."""
+        deadline = self._clock() + _LEASE_WAIT
+        while self._clock() < deadline and not draining.is_set():
+            if not set(busy) <= set(self._busy()):
+                return
+            self._room.clear()
+            await self._pause(self._room, deadline - self._clock())
 
     @staticmethod
     async def _pause(event: asyncio.Event, seconds: float) -> None:
