@@ -436,3 +436,30 @@ async def test_the_client_tells_which_logins_a_revocation_covers(server: Server)
     assert not by_prefix.covers(ALICE, v6, before, 9)
     assert not by_prefix.covers(bob, ip_address("2001:db8:0:1::1"), before, 9)
     await events.aclose()
+
+
+async def test_a_watcher_that_reads_nothing_is_cut_off(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netmail_connmgr.adapters.grpc_service._WRITE_TIMEOUT", 0.2)
+    addresses = tuple(f"{'x' * 60}{n}@example.org" for n in range(90))
+    client = server.client(Role.ADMIN)
+    for first in range(0, 2500, 500):
+        numbers = range(first, first + 500)
+        await client.register(
+            [login(f"u{n}", n.to_bytes(4, "big"), addresses=addresses) for n in numbers]
+        )
+    async with watching(server) as stream, asyncio.timeout(20):
+        await stream.expect("hello")
+        while server.store._watchers:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0.05)
+        assert await until_error(stream) == "WATCHER_TOO_SLOW"
+
+
+async def until_error(stream: Watching) -> str | None:
+    """Reads what lies in the buffers."""
+    try:
+        while True:
+            await stream.read()
+    except grpc.aio.AioRpcError as error:
+        return error_reason(error)

@@ -779,9 +779,13 @@ class Login(_message.Message):
     @_builtins.property
     def user(self) -> Global___UserKey: ...
     @_builtins.property
-    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 8192 octets of them."""
+
     @_builtins.property
-    def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the Messaging Server that holds the user; unset in ListLogins."""
+
     def __init__(
         self,
         *,

@@ -1,5 +1,5 @@
 """The Connection Manager's gRPC service over a store."""
-# ruff: noqa: N802, ARG002 - the API names methods and parameters
+# ruff: noqa: ARG002 - the API names methods and parameters
 
 import asyncio
 import contextlib
@@ -160,7 +160,10 @@ class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer
         except BadPageToken:
             raise _invalid("BAD_PAGE_TOKEN", "the page token is none of ours") from None
         return pb.ListLoginsResponse(
-            logins=[convert.login_message(one, self._networks, page.now) for one in page.logins],
+            logins=[
+                convert.login_message(one, self._networks, page.now, domains=False)
+                for one in page.logins
+            ],
             next_page_token=page.next_token,
         )
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from itertools import islice
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
@@ -18,6 +17,8 @@ __all__ = ["NonceReader", "WatchStream"]
 
 BATCH = 500
 """Changes in one message."""
+BATCH_OCTETS = 1024 * 1024
+"""Octets of one message, about."""
 
 
 class NonceReader:
@@ -109,13 +110,14 @@ class WatchStream:
         for revocation in snapshot.revocations:
             now = self._store.now()
             yield pb.WatchLoginsResponse(revocation=revocation_message(revocation, now))
-        logins = iter(snapshot.logins)
-        while batch := list(islice(logins, BATCH)):
-            now = self._store.now()
-            live = [login for login in batch if login.expires > now]
-            changes = pb.LoginChanges(changes=self._login_changes(live, now))
-            yield pb.WatchLoginsResponse(changes=changes)
+        yield from _batches((0, change) for change in self._live(snapshot.logins))
         yield pb.WatchLoginsResponse(snapshot_end=pb.SnapshotEnd(), revision=snapshot.revision)
+
+    def _live(self, logins: Iterable[Login]) -> Iterator[pb.LoginChange]:
+        for login in logins:
+            now = self._store.now()
+            if login.expires > now:
+                yield from self._login_changes([login], now)
 
     async def _changes(self) -> AsyncIterator[pb.WatchLoginsResponse]:
         while True:
@@ -158,12 +160,21 @@ class WatchStream:
             yield pb.LoginChange(login=login_message(login, self._networks, now), removed=removed)
 
 
-def _batches(gathered: list[tuple[int, pb.LoginChange]]) -> Iterator[pb.WatchLoginsResponse]:
-    """Messages of at most BATCH changes; each says up to which revision everything was sent."""
-    for start in range(0, len(gathered), BATCH):
-        batch = gathered[start : start + BATCH]
-        revision = batch[-1][0]
-        if gathered[start + BATCH : start + BATCH + 1] and gathered[start + BATCH][0] == revision:
-            revision -= 1
-        changes = pb.LoginChanges(changes=[change for _, change in batch])
-        yield pb.WatchLoginsResponse(changes=changes, revision=revision)
+def _batches(
+    changes: Iterable[tuple[int, pb.LoginChange]],
+) -> Iterator[pb.WatchLoginsResponse]:
+    """Messages of bounded size; each says up to which revision everything was sent."""
+    batch: list[pb.LoginChange] = []
+    octets = last = 0
+    for revision, change in changes:
+        size = change.ByteSize()
+        if batch and (len(batch) == BATCH or octets + size > BATCH_OCTETS):
+            # A revision that goes on in the next message was not sent yet.
+            sent = max(last - 1, 0) if revision == last else last
+            yield pb.WatchLoginsResponse(changes=pb.LoginChanges(changes=batch), revision=sent)
+            batch, octets = [], 0
+        batch.append(change)
+        octets += size
+        last = revision
+    if batch:
+        yield pb.WatchLoginsResponse(changes=pb.LoginChanges(changes=batch), revision=last)

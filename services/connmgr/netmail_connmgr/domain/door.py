@@ -1,5 +1,7 @@
 """The table's door: what comes in by any front end is checked here and nowhere else."""
 
+import contextlib
+import functools
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from netmail_common.networks import NetworkMap
 __all__ = ["Candidate", "NotAdmitted", "admit", "check_user"]
 
 MAX_NAME_OCTETS = 255
-MAX_ADDRESSES = 1000
-MAX_DOMAINS = 1000
+MAX_ADDRESS_OCTETS = 8192
+"""Octets of a user's addresses that a login keeps; whose the others are, the directory says."""
+MAX_DOMAINS = 10_000
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -91,31 +94,38 @@ def _check_text(what: str, text: str) -> None:
 
 
 def _profile(candidate: Candidate) -> Profile:
-    addresses: list[str] = []
-    keys: set[str] = set()
-    given = list(candidate.addresses)
-    domains = list(candidate.domains)
-    if len(given) > MAX_ADDRESSES or len(domains) > MAX_DOMAINS:
-        raise NotAdmitted("too many addresses or domains")
-    if candidate.user != ANONYMOUS:
-        for text in given:
-            try:
-                address = MailAddress.from_wire(text)
-            except AddressError:
-                continue
-            addresses.append(address.wire)
-            keys.add(address.key())
+    domains = tuple(candidate.domains)
+    if len(domains) > MAX_DOMAINS:
+        raise NotAdmitted("too many domains")
+    if candidate.user == ANONYMOUS:
+        return Profile(ANONYMOUS)
+    addresses = list(_addresses(candidate.addresses))
     return Profile(
         user=candidate.user,
-        addresses=tuple(addresses),
-        address_keys=frozenset(keys),
-        domains=frozenset(_domains(domains)),
+        addresses=tuple(address.wire for address in addresses),
+        address_keys=frozenset(address.key() for address in addresses),
+        domains=_domain_set(domains),
     )
 
 
-def _domains(texts: Iterable[str]) -> Iterable[str]:
+def _addresses(texts: Iterable[str]) -> Iterable[MailAddress]:
+    room = MAX_ADDRESS_OCTETS
     for text in texts:
         try:
-            yield parse_domain(text)
+            address = MailAddress.from_wire(text)
         except AddressError:
             continue
+        room -= len(address.wire.encode())
+        if room < 0:
+            return
+        yield address
+
+
+@functools.lru_cache(maxsize=256)
+def _domain_set(texts: tuple[str, ...]) -> frozenset[str]:
+    """The domains of a Messaging Server: one set for all of its users."""
+    domains = set()
+    for text in texts:
+        with contextlib.suppress(AddressError):
+            domains.add(parse_domain(text))
+    return frozenset(domains)

@@ -1,0 +1,147 @@
+"""The Connection Manager as a process of its own."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail_common.certificates import Identity
+from netmail_common.config import ConfigError, Installation, parse_config
+from netmail_common.connmgr import ConnectionManagerClient, WatchMode
+from netmail_common.grpc_client import Channel
+from netmail_common.roles import Role
+from netmail_connmgr.app import connection_manager
+
+from tests.connmgr.conftest import IdentityFor, check, login
+
+
+def config(certificates: Path, **manager: Any) -> dict[str, Any]:
+    return {
+        "grpc": {"certificates": str(certificates)},
+        "connection_managers": [
+            {
+                "name": "cm1",
+                "listen": ["127.0.0.1:0"],
+                "http": {"listen": "127.0.0.1:0"},
+                **manager,
+            }
+        ],
+        "messaging_servers": [
+            {
+                "name": "mail1",
+                "host_name": "mail.example.org",
+                "domains": ["example.org"],
+                "connection_manager": "cm1",
+                "contexts": [{"name": "users.demo"}],
+                "nmap": {"listen": ["127.0.0.1:0"]},
+            }
+        ],
+    }
+
+
+def installation(certificates: Path, **manager: Any) -> Installation:
+    return parse_config(config(certificates, **manager))
+
+
+def client_of(port: int, identity: Identity) -> tuple[Channel, ConnectionManagerClient]:
+    channel = Channel(
+        f"127.0.0.1:{port}", identity, installation="netmail", expected_role=Role.CONNMGR
+    )
+    return channel, ConnectionManagerClient(channel)
+
+
+async def test_it_serves_by_its_configuration_and_counts(
+    certificates: Path, identity_for: IdentityFor
+) -> None:
+    settings = installation(certificates, login_lifetime="5m", loopback_grants=True)
+    loopback = b"\x7f\x00\x00\x09"
+    async with connection_manager(settings, "cm1") as running:
+        channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
+        result = await client.register_one(login(address=loopback))
+        assert result.remaining_seconds in {299, 300}
+        decision = await client.check_sender(check("alice@example.org", address=loopback))
+        assert decision.decision == pb.DECISION_ALLOWED
+        async with aiohttp.ClientSession() as session:
+            base = f"http://127.0.0.1:{running.http_port}"
+            async with session.get(f"{base}/healthz/ready") as response:
+                assert response.status == 200
+            async with session.get(f"{base}/metrics") as response:
+                metrics = await response.text()
+        await channel.close()
+    assert 'netmail_connmgr_decisions_total{decision="allowed",reason="login"}' in metrics
+    assert "netmail_connmgr_registrations_total{" in metrics
+    assert "netmail_connmgr_logins 1.0" in metrics
+
+
+async def test_the_udp_front_end_is_refused_by_name(certificates: Path) -> None:
+    settings = installation(certificates, legacy_udp={"listen": ["127.0.0.1:7689"]})
+    with pytest.raises(ConfigError, match=r"legacy_udp\.listen"):
+        async with connection_manager(settings, "cm1"):
+            pass
+
+
+async def test_a_name_that_nobody_has_and_a_bad_prefix_are_configuration_errors(
+    certificates: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="cm2"):
+        async with connection_manager(installation(certificates), "cm2"):
+            pass
+    settings = installation(certificates, nat64_prefixes=["2001:db8::/44"])
+    with pytest.raises(ConfigError, match="RFC 6052"):
+        async with connection_manager(settings, "cm1"):
+            pass
+
+
+async def test_the_command_serves_until_sigterm_with_watchers_connected(
+    tmp_path: Path, certificates: Path, identity_for: IdentityFor
+) -> None:
+    settings = config(certificates, http={})
+    file = tmp_path / "netmail.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    ready_read, ready_write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "netmail_connmgr"),
+        *("--config", str(file), "--state", str(tmp_path), "--name", "cm1"),
+        pass_fds=[ready_write],
+        env={**os.environ, "NETMAIL_READY_FD": str(ready_write)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(ready_write)
+    try:
+        assert await asyncio.to_thread(os.read, ready_read, 100) == b"ready\n"
+        port = listening_port(process.pid)
+        channel, client = client_of(port, identity_for(Role.POP_IMAP))
+        events = client.watch(WatchMode.REVOCATIONS)
+        async with asyncio.timeout(15):
+            await anext(events)
+        process.send_signal(signal.SIGTERM)
+        _, errors = await asyncio.wait_for(process.communicate(), 10)
+        assert process.returncode == 0, errors
+        assert b"Traceback" not in errors
+        await events.aclose()
+        await channel.close()
+    finally:
+        os.close(ready_read)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+TABLES = ("tcp", "tcp6")
+
+
+def listening_port(pid: int) -> int:
+    """The port of a process that listens on one."""
+    inodes = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii") for name in TABLES]
+    for line in "".join(tables).splitlines():
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+            return int(fields[1].partition(":")[2], 16)
+    raise AssertionError("it listens on no port")
