@@ -29,13 +29,11 @@ def load_config(path: Path, *, state: Path | None = None) -> Installation:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
-        data = _decode(text, path.suffix)
-    except (yaml.YAMLError, ValueError) as error:
+        return parse_config(_decode(text, path.suffix), state=state)
+    except (ConfigError, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    try:
-        return parse_config(data, state=state)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
 
 
 def parse_config(data: Any, *, state: Path | None = None) -> Installation:
