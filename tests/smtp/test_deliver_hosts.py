@@ -71,6 +71,23 @@ async def test_a_kept_connection_that_the_host_closed_is_replaced_unnoticed() ->
         assert host.connections == 2
 
 
+async def test_a_421_on_a_kept_connection_is_no_refusal() -> None:
+    script = Script(replies={"MAIL": ["250 ok", "421 4.7.0 too many messages", "250 ok"]})
+    async with scripted_host(script) as host:
+        out = outbound(host.port)
+        assert delivered(await out.send(BOB)) == {BOB}
+        assert delivered(await out.send(BOB)) == {BOB}
+        assert host.connections == 2
+
+
+async def test_an_address_that_cannot_be_written_fails_alone() -> None:
+    async with scripted_host() as host:
+        outcomes = await outbound(host.port).send("b\r\nRCPT TO:<x@y>@example.net", BOB)
+        assert delivered(outcomes) == {BOB}
+        assert {o.status for o in outcomes.values()} == {"2.0.0", "5.1.3"}
+        assert host.messages[0].recipients == [BOB]
+
+
 async def test_no_more_connections_than_allowed_are_open_to_one_host() -> None:
     async with scripted_host() as host:
         out = outbound(host.port, config={"concurrency_per_destination": 3})

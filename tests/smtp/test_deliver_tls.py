@@ -105,6 +105,15 @@ async def test_opportunistic_tls_goes_on_when_starttls_is_refused(
         assert host.connections == 1
 
 
+async def test_opportunistic_tls_to_an_address_literal(
+    tls_for: Callable[[str], ssl.SSLContext],
+) -> None:
+    async with scripted_host(Script(tls=tls_for("x.test"))) as host:
+        out = outbound(config={"smtp_port": host.port})
+        assert delivered(await out.send("bob@[127.0.0.1]", domain="[127.0.0.1]"))
+        assert host.messages[0].tls
+
+
 async def test_required_tls_is_verified(
     tls_for: Callable[[str], ssl.SSLContext], ca_file: Path
 ) -> None:

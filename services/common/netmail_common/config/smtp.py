@@ -137,7 +137,7 @@ class DeliverConfig(Section):
 
     http: HttpConfig = HttpConfig()
     routes: list[RouteConfig] = []
-    helo_name: str | None = None
+    helo_name: Domain | None = None
     """Default: the Messaging Server's host_name."""
     dns_servers: list[Address] = []
     """Resolvers to ask instead of the system's."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -172,8 +173,8 @@ class SmtpConnection:
         except TimeoutError as error:
             raise ConnectionLost("the connection timed out") from error
         except OSError as error:
-            words = error.strerror if error.errno else "no connection"
-            raise ConnectionLost((words or "no connection").lower()) from error
+            words = os.strerror(error.errno).lower() if error.errno else "no connection"
+            raise ConnectionLost(words) from error
         connection = cls(transport, wire, ClientSession(helo_name), timeouts)
         if implicit_tls is not None:
             await connection.start_tls(*implicit_tls)
@@ -207,7 +208,8 @@ class SmtpConnection:
                 server_hostname=server_name,
                 ssl_handshake_timeout=_TLS_HANDSHAKE,
             )
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ssl.SSLError, ValueError) as error:
+            # ValueError: the name cannot be that of a TLS server.
             self.abort()
             raise TlsFailed(_tls_words(error)) from error
         if transport is None:

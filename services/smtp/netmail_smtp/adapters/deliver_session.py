@@ -121,7 +121,7 @@ class SessionOpener:
     async def _connect(self, target: Target) -> SmtpConnection:
         implicit = None
         if target.security.tls == "implicit":
-            implicit = (self._context(target, verify=True), target.host)
+            implicit = (self._context(target, verify=True), _tls_name(target))
         return await SmtpConnection.open(
             target.address,
             target.port,
@@ -153,7 +153,7 @@ class SessionOpener:
                     temporary("4.7.10", f"TLS is required, STARTTLS got {reply}", target.host)
                 )
             return
-        await connection.start_tls(self._context(target, verify=required), target.host)
+        await connection.start_tls(self._context(target, verify=required), _tls_name(target))
         await connection.run(session.hello())
 
     def _username(self, target: Target) -> str | None:
@@ -203,6 +203,10 @@ class SessionOpener:
     async def _end(connection: SmtpConnection | None) -> None:
         if connection is not None:
             await connection.close()
+
+
+def _tls_name(target: Target) -> str:
+    return target.address if target.host.startswith("[") else target.host
 
 
 def _password(route: RouteConfig) -> str:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from netmail_common.mail_address import MailAddress
+from netmail_common.mail_address import AddressError, MailAddress
 
 from netmail_smtp.adapters.deliver_connection import Body, SmtpConnection
 from netmail_smtp.adapters.deliver_pool import ConnectionPool
@@ -18,6 +18,7 @@ from netmail_smtp.domain.deliver_outcome import (
     from_answer,
     from_refusal,
     from_reply,
+    permanent,
     prevailing,
     temporary,
     unfit,
@@ -115,8 +116,7 @@ class SmtpTransport:
                 transaction = await self._transact(run, loan.connection)
                 if transaction is None:
                     return
-                # A kept connection that the host has closed meanwhile says nothing about the host.
-                fresh = loan.reused and transaction.lost is not None and not transaction.answered
+                fresh = loan.reused and _kept_too_long(transaction)
                 if transaction.lost is not None and not fresh:
                     raise HostFailed(_broken(transaction, target), unreachable=False)
                 for answer in transaction.answers.values():
@@ -133,7 +133,9 @@ class SmtpTransport:
             run.attempt.decide_rest(failure)
             return None
         for recipient in run.pending:
-            failure = unfit_recipient(recipient.address, offered, host)
+            failure = _unspeakable(recipient.address) or unfit_recipient(
+                recipient.address, offered, host
+            )
             if failure is not None:
                 run.attempt.decide({recipient.address: failure})
         fit = [r for r in run.pending if r.address not in run.attempt.outcomes]
@@ -183,6 +185,14 @@ class SmtpTransport:
             )
 
 
+def _kept_too_long(transaction: Transaction) -> bool:
+    """The host has closed a kept connection meanwhile: that says nothing about the host."""
+    lost = transaction.lost
+    if isinstance(lost, SessionRefused):
+        return lost.stage in (Stage.RESET, Stage.MAIL)
+    return lost is not None and not transaction.answered
+
+
 def _not_now(answer: Answer) -> bool:
     """The host takes nothing from anybody now: the next host may."""
     return answer.stage is Stage.MAIL and not answer.reply.permanent
@@ -192,6 +202,14 @@ def _broken(transaction: Transaction, target: Target) -> DeliveryFailure:
     if isinstance(transaction.lost, SessionRefused):
         return from_refusal(transaction.lost, target.host)
     return temporary("4.4.2", str(transaction.lost), target.host)
+
+
+def _unspeakable(address: str) -> DeliveryFailure | None:
+    try:
+        _spell(address)
+    except AddressError as error:
+        return permanent("5.1.3", f"the recipient address cannot be written: {error}")
+    return None
 
 
 def _spell(address: str) -> str:

@@ -6,7 +6,7 @@ import time
 
 from netmail_common.certificates import Identity
 from netmail_common.command_line import AgentArguments
-from netmail_common.config import Installation, MessagingServerConfig
+from netmail_common.config import ConfigError, DeliverConfig, Installation, MessagingServerConfig
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
@@ -55,7 +55,10 @@ async def deliver(
 def build(
     installation: Installation, own: MessagingServerConfig, channels: NmapChannels
 ) -> tuple[Deliverer, ConnectionPool]:
-    """Puts the parts together for one Messaging Server."""
+    """Puts the parts together for one Messaging Server.
+
+    Raises: ConfigError.
+    """
     config = own.deliver
     helo_name = config.helo_name or own.host_name
     own_names = frozenset({own.host_name, helo_name.lower()})
@@ -72,7 +75,7 @@ def build(
     )
     router = Router(
         RouteTable(config.routes),
-        Resolver(config.dns_servers),
+        _resolver(config),
         own_names=own_names,
         smtp_port=config.smtp_port,
         ipv6=config.ipv6,
@@ -98,6 +101,13 @@ def build(
         ),
     )
     return deliverer, pool
+
+
+def _resolver(config: DeliverConfig) -> Resolver:
+    try:
+        return Resolver(config.dns_servers)
+    except ValueError as error:
+        raise ConfigError(f"deliver.dns_servers: {error}") from error
 
 
 __all__ = ["build", "deliver"]

@@ -46,8 +46,8 @@ class Reply:
         return self.code >= 500
 
     def __str__(self) -> str:
-        """The reply on one line, control characters replaced."""
-        return _UNPRINTABLE.sub("?", f"{self.code} {' '.join(self.lines)}".strip())
+        """The reply on one line of at most 1,000 characters, control characters replaced."""
+        return _UNPRINTABLE.sub("?", f"{self.code} {' '.join(self.lines)}".strip()[:1000])
 
 
 class ReplyParser:
