@@ -1,0 +1,154 @@
+"""The relay decision by RPC, and the registration of a login: how long a client waits for them.
+
+One Connection Manager in a process of its own, mutual TLS, LOGINS logins in its table; the client
+is the library that the agents use. One at a time, then IN_FLIGHT at once, where calls are gathered.
+"""
+
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail_common.certificates import Identity, LocalAuthority
+from netmail_common.config import load_config
+from netmail_common.connmgr import ConnectionManagerClient
+from netmail_common.grpc_client import Channel
+from netmail_common.roles import Role
+
+from bench.deliver import agent
+from bench.harness import Result
+from tests.support.installation import free_port
+
+LOGINS = 100_000
+CALLS = 2000
+IN_FLIGHT = 64
+RUNS = 5
+_FIRST_ADDRESS = 0x0A000000
+_CONFIG = """\
+log: {{level: warning, format: json}}
+connection_managers:
+  - {{name: cm1, listen: ["127.0.0.1:{port}"]}}
+messaging_servers:
+  - name: mail1
+    host_name: mail1.example.org
+    domains: [example.org]
+    connection_manager: cm1
+    contexts: [{{name: users}}]
+    nmap: {{listen: ["127.0.0.1:{unused}"]}}
+"""
+
+Call = Callable[[int], Awaitable[object]]
+
+
+def run() -> list[Result]:
+    """Measures; one row for each figure."""
+    with tempfile.TemporaryDirectory(prefix="netmail-bench-") as folder:
+        state = Path(folder)
+        port = free_port()
+        config = state / "config.yaml"
+        config.write_text(_CONFIG.format(port=port, unused=free_port()), encoding="utf-8")
+        installation = load_config(config, state=state)
+        authority = LocalAuthority.open_or_create(state / "ca", installation.installation)
+        for role in (Role.CONNMGR, Role.ADMIN):
+            authority.issue(role, installation.certificates)
+        options = ("--config", str(config), "--state", folder, "--name", "cm1")
+        with agent("netmail_connmgr", *options):
+            identity = Identity.from_folder(installation.certificates, Role.ADMIN)
+            return asyncio.run(_measure(port, identity, installation.installation))
+
+
+async def _measure(port: int, identity: Identity, installation: str) -> list[Result]:
+    channel = Channel(
+        f"127.0.0.1:{port}", identity, installation=installation, expected_role=Role.CONNMGR
+    )
+    client = ConnectionManagerClient(channel)
+    try:
+        await _fill(client)
+        check: Call = lambda _: client.check_sender(_check(random.randrange(LOGINS)))  # noqa: E731
+        miss: Call = lambda _: client.check_sender(_check(LOGINS + 1))  # noqa: E731
+        register: Call = lambda n: client.register_one(_login(random.randrange(LOGINS), f"b{n}"))  # noqa: E731
+        return [
+            *await _rows("relay decision, known address", check),
+            *await _rows("relay decision, unknown address", miss),
+            *await _rows("registration of a login", register),
+        ]
+    finally:
+        await channel.close()
+
+
+async def _fill(client: ConnectionManagerClient) -> None:
+    for first in range(0, LOGINS, 1000):
+        await client.register([_login(n, "first") for n in range(first, first + 1000)])
+
+
+async def _rows(name: str, call: Call) -> list[Result]:
+    await _one_at_a_time(call)
+    alone = [await _one_at_a_time(call) for _ in range(RUNS)]
+    crowd = [await _crowded(call) for _ in range(RUNS)]
+    note = f"{LOGINS:,} logins, log level warning"
+    return [
+        _median(f"{name}: p50", "ms", [times[len(times) // 2] for times in alone], note),
+        _median(f"{name}: p99", "ms", [times[len(times) * 99 // 100] for times in alone], note),
+        _median(f"{name}: {IN_FLIGHT} at once, p50", "ms", [_at(c[1], 50) for c in crowd], note),
+        _median(f"{name}: {IN_FLIGHT} at once, p99", "ms", [_at(c[1], 99) for c in crowd], note),
+        _median(f"{name}: {IN_FLIGHT} at once", "1/s", [c[0] for c in crowd], note),
+    ]
+
+
+def _median(name: str, unit: str, figures: list[float], note: str) -> Result:
+    return Result(name, unit, statistics.median(figures), runs_ours=figures, note=note)
+
+
+def _at(times: list[float], percent: int) -> float:
+    return times[len(times) * percent // 100]
+
+
+async def _one_at_a_time(call: Call) -> list[float]:
+    """Sorted times in milliseconds."""
+    return sorted([await _timed(call, number) for number in range(CALLS)])
+
+
+async def _crowded(call: Call) -> tuple[float, list[float]]:
+    """Calls a second, and sorted times in milliseconds."""
+    numbers = iter(range(CALLS * 4))
+
+    async def worker() -> list[float]:
+        return [await _timed(call, number) for number in numbers]
+
+    start = time.perf_counter()
+    times = await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    seconds = time.perf_counter() - start
+    return CALLS * 4 / seconds, sorted(one for several in times for one in several)
+
+
+async def _timed(call: Call, number: int) -> float:
+    start = time.perf_counter()
+    await call(number)
+    return (time.perf_counter() - start) * 1000
+
+
+def _login(number: int, session: str) -> pb.LoginRegistration:
+    return pb.LoginRegistration(
+        user=pb.UserKey(name=f"user{number}", context="users"),
+        addresses=[f"user{number}@example.org"],
+        client_address=(_FIRST_ADDRESS + number).to_bytes(4, "big"),
+        protocol=pb.PROTOCOL_IMAP,
+        messaging_server="mail1",
+        agent="bench",
+        session_id=f"{session} {number}",
+        credential_epoch=1,
+        domains=["example.org"],
+    )
+
+
+def _check(number: int) -> pb.SenderCheck:
+    return pb.SenderCheck(
+        client_address=(_FIRST_ADDRESS + number).to_bytes(4, "big"),
+        senders=[f"user{number}@example.org"],
+        binding=pb.SENDER_BINDING_DOMAIN,
+        messaging_server="mail1",
+    )
