@@ -93,7 +93,7 @@ def _removed(header: Header, *, submission: bool) -> Iterator[HeaderField]:
 
 def _missing_fields(header: Header, hop: Hop) -> Iterator[bytes]:
     if not header.count("date"):
-        yield f"Date: {formatdate(hop.now)}\r\n".encode()
+        yield f"Date: {_utc(hop.now)}\r\n".encode()
     if not header.count("message-id"):
         yield f"Message-ID: <{hop.message_id}@{hop.host_name}>\r\n".encode()
 
@@ -167,9 +167,14 @@ def _date(now: int) -> str:
     global _last_date  # noqa: PLW0603 - one formatted date a second instead of one a message
     second, text = _last_date
     if second != now:
-        text = formatdate(now)
+        text = _utc(now)
         _last_date = (now, text)
     return text
+
+
+def _utc(seconds: float) -> str:
+    """The date of RFC 5322 3.3; the zone is ours, so it is +0000, not -0000."""
+    return formatdate(seconds)[:-5] + "+0000"
 
 
 def now() -> float:
