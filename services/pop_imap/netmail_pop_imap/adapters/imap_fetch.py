@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import grpc
 from netmail.nmap.v1 import mailbox_pb2 as pb
 
+from netmail_pop_imap.adapters.imap_cache import CachedMessage, MailboxKey, MessageCache
 from netmail_pop_imap.adapters.imap_errors import reply_for
 from netmail_pop_imap.adapters.imap_rows import flags_of
 from netmail_pop_imap.domain.imap_mailbox import View
@@ -46,7 +47,7 @@ class Message:
 
     number: int
     uid: int
-    data: pb.FetchedMessage
+    data: "Data"
     body: bytes
     _reader: SectionReader | None = None
 
@@ -65,7 +66,17 @@ class Message:
         return self.body[root.start : root.body]
 
 
+Data = pb.FetchedMessage | CachedMessage
+
 Renderer = Callable[[Message], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Where small data is kept, and under which mailbox."""
+
+    cache: MessageCache
+    key: MailboxKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +135,33 @@ def _is_whole(section: Section) -> bool:
     return not section.part and section.text is SectionText.ALL
 
 
-async def run_fetch(stub: Any, plan: Plan, view: View, uids: Sequence[int], out: Writer) -> int:
+async def run_fetch(
+    stub: Any, plan: Plan, view: View, uids: Sequence[int], out: Writer, cached: Cached
+) -> int:
     """Asks and answers; gives the number of messages that were there.
 
     Raises: ReplyError before or between rows; ConnectionResetError when a row was begun and
     cannot be ended, since then only the end of the connection tells the client.
     """
     request = plan.request
+    state = _Rows(plan, _numbers(view, uids), out)
+    known = cached.cache.find(cached.key, uids, request)
+    if known is not None:
+        for message in known:
+            state.take(message)
+            if out.unsent > PIECE:
+                await out.drained()
+        return state.count
+    keeper = cached.cache.keeper(cached.key, uids, request)
     request.uids.extend(uids)
     call = stub.FetchMessages(request)
-    state = _Rows(plan, _numbers(view, uids), out)
     try:
         async with aclosing(_responses(call)) as responses:
             async for response in responses:
                 for data in response.messages:
                     state.take(data)
+                    if keeper is not None and not data.more and not state.in_parts:
+                        keeper.take(data)
                     if out.unsent > PIECE:
                         await out.drained()
     except grpc.aio.AioRpcError as error:
@@ -184,11 +207,14 @@ class _Rows:
         self.numbers = numbers
         self.count = 0
         self.in_row = False
+        self.in_parts = False
+        """The message taken last had begun before: it came in several parts."""
         self._left = 0
-        self._first: pb.FetchedMessage | None = None
+        self._first: Data | None = None
         self._pieces: list[bytes] = []
 
-    def take(self, data: pb.FetchedMessage) -> None:
+    def take(self, data: Data) -> None:
+        self.in_parts = self.in_row or self._first is not None
         if self.plan.streamed is not None:
             self._stream(self.plan.streamed, data)
         elif data.more or self._first is not None:
@@ -196,7 +222,7 @@ class _Rows:
         else:
             self._row(data, data.body)
 
-    def _collect(self, data: pb.FetchedMessage) -> None:
+    def _collect(self, data: Data) -> None:
         if self._first is None:
             self._first = data
         self._pieces.append(data.body)
@@ -207,7 +233,7 @@ class _Rows:
         self._pieces.clear()
         self._row(first, body)
 
-    def _row(self, data: pb.FetchedMessage, body: bytes) -> None:
+    def _row(self, data: Data, body: bytes) -> None:
         number = self.numbers(data.uid)
         if not number:
             return
@@ -216,7 +242,7 @@ class _Rows:
         self.out.write(b"* %d FETCH (%b)\r\n" % (number, items))
         self.count += 1
 
-    def _stream(self, section: Section, data: pb.FetchedMessage) -> None:
+    def _stream(self, section: Section, data: Data) -> None:
         if not self.in_row:
             self._begin(section, data)
         self.out.write(data.body)
@@ -227,7 +253,7 @@ class _Rows:
             self.out.write(b")\r\n")
             self.in_row = False
 
-    def _begin(self, section: Section, data: pb.FetchedMessage) -> None:
+    def _begin(self, section: Section, data: Data) -> None:
         number = self.numbers(data.uid)
         size = data.size
         if section.partial is not None:

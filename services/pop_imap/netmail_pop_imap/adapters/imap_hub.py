@@ -10,6 +10,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -19,6 +20,7 @@ from netmail_common.grpc_errors import error_reason
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser, MailboxClients
 
+from netmail_pop_imap.adapters.imap_cache import MessageCache
 from netmail_pop_imap.adapters.imap_errors import reply_for
 from netmail_pop_imap.adapters.imap_watch import MailboxWatch
 from netmail_pop_imap.domain.imap_mailbox import Change, Mailbox, View
@@ -28,6 +30,10 @@ log = get_logger(__name__)
 REMEMBERED_MAILBOXES = 1000
 REMEMBERED_MESSAGES = 500_000
 """Of closed mailboxes; 16 octets each."""
+
+
+LINGER = 60.0
+"""Seconds that a mailbox is still watched after its last session: most come back."""
 
 
 class UserSession(Protocol):
@@ -46,6 +52,8 @@ class OpenMailbox:
     name: str
     mailbox: Mailbox
     gone: bool = False
+    told_modseq: int = 0
+    """What the watch said last."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -89,6 +97,11 @@ class _Columns:
         )
 
 
+def _older(entries: OrderedDict[tuple[str, int], float], before: float) -> list[tuple[str, int]]:
+    """Keys of the entries from before then; the oldest come first."""
+    return [key for key, _ in takewhile(lambda entry: entry[1] < before, entries.items())]
+
+
 class MailboxHub:
     """The open mailboxes of one process. Belongs to one event loop; `close` it.
 
@@ -100,6 +113,10 @@ class MailboxHub:
         self._clients = clients
         self._opened: dict[tuple[str, int], OpenMailbox] = {}
         self._ids: dict[tuple[str, int, str], int] = {}
+        self.cache = MessageCache()
+        self._lingering: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._idle_users: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._sweep: asyncio.TimerHandle | None = None
         self._closed: OrderedDict[tuple[str, int], OpenMailbox] = OrderedDict()
         self._closed_messages = 0
         self._opening: WeakValueDictionary[tuple[str, int, str], asyncio.Lock] = (
@@ -115,6 +132,8 @@ class MailboxHub:
 
     async def close(self) -> None:
         """Ends the watches."""
+        if self._sweep is not None:
+            self._sweep.cancel()
         tasks = [*self._syncs]
         for task in tasks:
             task.cancel()
@@ -127,9 +146,11 @@ class MailboxHub:
     def enter(self, user: AuthenticatedUser, session: UserSession) -> None:
         """A session of this user has begun."""
         key = (user.server, user.user_id)
-        sessions = self._users.setdefault(key, set())
-        if not sessions:
+        sessions = self._users.get(key)
+        if sessions is None:
+            sessions = self._users[key] = set()
             self._watch(user.server).add_user(user.user_id)
+        self._idle_users.pop(key, None)
         sessions.add(session)
 
     def leave(self, user: AuthenticatedUser, session: UserSession) -> None:
@@ -140,8 +161,8 @@ class MailboxHub:
             return
         sessions.discard(session)
         if not sessions:
-            del self._users[key]
-            self._watch(user.server).remove_user(user.user_id)
+            self._idle_users[key] = self._now()
+            self._sweep_later()
 
     # Mailboxes.
 
@@ -199,6 +220,8 @@ class MailboxHub:
         else:
             opened.mailbox.replace_all(change)
         self._keep_open(opened, name)
+        if opened.told_modseq > opened.mailbox.modseq:
+            self._catch_up_later(opened, opened.told_modseq)
         return opened, state.first_recent_uid
 
     def _known(self, server: str, mailbox_id: int) -> OpenMailbox | None:
@@ -209,6 +232,7 @@ class MailboxHub:
         key = (opened.server, opened.mailbox.id)
         if self._closed.pop(key, None) is not None:
             self._closed_messages -= len(opened.mailbox)
+        self._lingering.pop(key, None)
         opened.name = name
         self._ids[opened.server, opened.user_id, name] = opened.mailbox.id
         if key not in self._opened:
@@ -220,9 +244,40 @@ class MailboxHub:
         selected.view.close()
         opened = selected.opened
         key = (opened.server, opened.mailbox.id)
-        if opened.mailbox.views or self._opened.pop(key, None) is None:
+        if opened.mailbox.views or key not in self._opened:
             return
-        self._watch(opened.server).remove_mailbox(opened.mailbox.id)
+        if opened.gone:
+            self._unwatch(key)
+            self._forget_name(opened)
+            return
+        self._lingering[key] = self._now()
+        self._sweep_later()
+
+    def _unwatch(self, key: tuple[str, int]) -> OpenMailbox:
+        self._lingering.pop(key, None)
+        self._watch(key[0]).remove_mailbox(key[1])
+        return self._opened.pop(key)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(LINGER / 4, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        """What nobody has come back to is watched no more."""
+        self._sweep = None
+        before = self._now() - LINGER
+        for key in _older(self._lingering, before):
+            self._remember(key, self._unwatch(key))
+        for key in _older(self._idle_users, before):
+            del self._idle_users[key], self._users[key]
+            self._watch(key[0]).remove_user(key[1])
+        if self._lingering or self._idle_users:
+            self._sweep_later()
+
+    def _remember(self, key: tuple[str, int], opened: OpenMailbox) -> None:
         if opened.gone:
             self._forget_name(opened)
             return
@@ -323,11 +378,14 @@ class MailboxHub:
             opened.gone = True
             opened.mailbox.apply(Change())
         elif change.highest_modseq > opened.mailbox.modseq:
-            task = asyncio.get_running_loop().create_task(
-                self._catch_up(opened, change.highest_modseq)
-            )
-            self._syncs.add(task)
-            task.add_done_callback(self._syncs.discard)
+            opened.told_modseq = change.highest_modseq
+            if opened.mailbox.views:
+                self._catch_up_later(opened, change.highest_modseq)
+
+    def _catch_up_later(self, opened: OpenMailbox, modseq: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._catch_up(opened, modseq))
+        self._syncs.add(task)
+        task.add_done_callback(self._syncs.discard)
 
     async def _catch_up(self, opened: OpenMailbox, modseq: int) -> None:
         async with opened.lock:

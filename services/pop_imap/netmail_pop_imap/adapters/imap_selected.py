@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from netmail.nmap.v1 import mailbox_pb2 as pb
 
+from netmail_pop_imap.adapters.imap_cache import MailboxKey
 from netmail_pop_imap.adapters.imap_errors import reply_for
-from netmail_pop_imap.adapters.imap_fetch import plan_fetch, run_fetch
+from netmail_pop_imap.adapters.imap_fetch import Cached, plan_fetch, run_fetch
 from netmail_pop_imap.adapters.imap_rows import (
     LOCAL,
     flag_update,
@@ -63,12 +64,24 @@ async def fetch(connection: "ImapSession", command: c.Fetch) -> None:
     else:
         plan = plan_fetch(connection.user.user_id, view, items)
         uids = pick(view.uids, spans)
-        found = await run_fetch(connection.stub, plan, view, uids, connection)
+        found = await run_fetch(
+            connection.stub,
+            plan,
+            view,
+            uids,
+            connection,
+            Cached(connection.hub.cache, _cache_key(connection)),
+        )
     if c.Metadata.FLAGS in items:
         view.told(view.uids[at] for at in span_indexes(spans))
     if found < wanted:
         raise Refused("Some messages were expunged meanwhile", "EXPUNGEISSUED")
     connection.complete("FETCH completed", expunge=command.uid)
+
+
+def _cache_key(connection: "ImapSession") -> MailboxKey:
+    mailbox = connection.view.mailbox
+    return connection.user.server, mailbox.id, mailbox.uid_validity
 
 
 async def _fetch_local(

@@ -28,6 +28,9 @@ _SMALL = 256 * 1024
 _TOP_FIRST = 16 * 1024
 """Octets asked for first by TOP, besides 100 for each line."""
 
+_LOCK_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.0)
+"""Seconds between tries for the lock: another worker's session may just be giving it back."""
+
 _OK = mailbox_pb2.MAILDROP_OUTCOME_OK
 _IN_USE = mailbox_pb2.MAILDROP_OUTCOME_IN_USE
 _GONE = mailbox_pb2.MAILDROP_OUTCOME_GONE
@@ -129,10 +132,13 @@ class OpenMaildrop:
 
         Raises: NotAllRemoved.
         """
-        remove = self.content.to_remove()
+        remove, seen = self.content.to_remove(), self.content.to_flag_seen()
+        if not remove and not seen:
+            self._session.abandon()
+            return
         try:
             async with asyncio.timeout(_UPDATE_TIMEOUT):
-                result = await self._session.close(remove, self.content.to_flag_seen())
+                result = await self._session.close(remove, seen)
             done = result.outcome == _OK
         except (StreamBroken, TimeoutError):
             done = False
@@ -163,10 +169,22 @@ async def open_maildrop(
 
     Raises: MailboxInUse, Unavailable.
     """
-    session = streams.session(user.server, lock_lost)
+    for pause in _LOCK_PAUSES:
+        session = streams.session(user.server, lock_lost)
+        results = await _open(session, user)
+        if results[0].outcome == _OK:
+            return OpenMaildrop(clients, user, session, _content(results))
+        session.abandon()
+        if results[0].outcome != _IN_USE:
+            raise Unavailable
+        await asyncio.sleep(pause)
+    raise MailboxInUse
+
+
+async def _open(session: MaildropSession, user: AuthenticatedUser) -> list[Result]:
     try:
         async with asyncio.timeout(_STEP_TIMEOUT):
-            results = await session.open(user.user_id)
+            return await session.open(user.user_id)
     except (StreamBroken, TimeoutError):
         session.abandon()
         log.warning("mailbox not opened", user=str(user), server=user.server)
@@ -174,10 +192,6 @@ async def open_maildrop(
     except BaseException:
         session.abandon()
         raise
-    if results[0].outcome != _OK:
-        session.abandon()
-        raise MailboxInUse if results[0].outcome == _IN_USE else Unavailable
-    return OpenMaildrop(clients, user, session, _content(results))
 
 
 def _content(results: Sequence[Result]) -> Maildrop:

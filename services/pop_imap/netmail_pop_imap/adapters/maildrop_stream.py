@@ -16,6 +16,8 @@ from netmail_common.logging import get_logger
 
 log = get_logger(__name__)
 
+_GATHER = 0.001
+"""Seconds that a step waits for those of other sessions, if there are answers due."""
 _MAX_STEPS = 256
 """Steps in one request."""
 
@@ -59,7 +61,10 @@ class MaildropSession:
         return await self._ask(Step(session_id=self._session_id, retrieve=retrieve))
 
     async def close(self, remove: list[int], seen: list[int]) -> Result:
-        """Removes and flags, durably, and gives the lock back. Raises: StreamBroken."""
+        """Removes and flags, durably, and gives the lock back; not both lists are empty.
+
+        Raises: StreamBroken.
+        """
         close = mailbox_pb2.MaildropClose(remove_uids=remove, seen_uids=seen)
         try:
             return await self._ask(Step(session_id=self._session_id, close=close))
@@ -105,19 +110,23 @@ class MaildropSession:
 
 
 class _LiveStream:
-    """One call: a writer that sends what has gathered, a reader that hands out answers."""
+    """One call: steps go out in requests that sessions share, answers are handed to theirs.
+
+    A step goes at once if no answer is due. Otherwise it waits for the next answer, 1 ms at most,
+    and goes together with whatever else has come until then.
+    """
 
     def __init__(self, call: Any, server: str) -> None:
         self._call = call
         self._server = server
         self._sessions: dict[int, MaildropSession] = {}
-        self._steps: deque[Step] = deque()
-        self._sending = False
-        self.ended = False
-        loop = asyncio.get_running_loop()
-        self._loop = loop
+        self._steps: list[Step] = []
+        self._due = 0
+        self._timer: asyncio.Handle | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._reader = loop.create_task(self._read())
+        self.ended = False
+        self._loop = asyncio.get_running_loop()
+        self._reader = self._loop.create_task(self._read())
 
     def add(self, session_id: int, session: MaildropSession) -> None:
         """From now on answers to this id are the session's."""
@@ -127,20 +136,33 @@ class _LiveStream:
         """The session is over; False: it was already."""
         return self._sessions.pop(session_id, None) is not None
 
-    def send(self, step: Step) -> None:
-        """Queues a step; it leaves with those that come while the last request is on its way."""
+    def send(self, step: Step, *, answered: bool = True) -> None:
+        """Queues a step; `answered`: somebody waits for its result."""
         if self.ended:
             return
         self._steps.append(step)
-        if self._writer is None:
+        if self._timer is None:
+            if self._due or not answered:
+                self._timer = self._loop.call_later(_GATHER, self._flush)
+            else:
+                self._timer = self._loop.call_soon(self._flush)
+        self._due += answered
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writer is None and self._steps and not self.ended:
             self._writer = self._loop.create_task(self._write())
 
     async def _write(self) -> None:
         try:
             while self._steps:
-                count = min(len(self._steps), _MAX_STEPS)
-                steps = [self._steps.popleft() for _ in range(count)]
-                await self._call.write(mailbox_pb2.UseMaildropsRequest(steps=steps))
+                steps, self._steps = self._steps, []
+                for first in range(0, len(steps), _MAX_STEPS):
+                    await self._call.write(
+                        mailbox_pb2.UseMaildropsRequest(steps=steps[first : first + _MAX_STEPS])
+                    )
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             self._call.cancel()  # the reader sees the end
         finally:
@@ -150,9 +172,11 @@ class _LiveStream:
         try:
             async for response in self._call:
                 for result in response.results:
+                    self._due -= not result.more
                     session = self._sessions.get(result.session_id)
                     if session is not None:
                         session.take(result)
+                self._flush()
         except grpc.aio.AioRpcError as error:
             log.warning("maildrop stream broke", server=self._server, code=error.code().name)
         finally:
