@@ -110,7 +110,7 @@ def test_what_the_session_knows_itself_needs_no_call(
             calls.append(name)
             return getattr(original("mail1"), name)
 
-    hub.stub = lambda _server: Counting()  # type: ignore[method-assign]
+    hub.stub = lambda server: Counting()  # type: ignore[method-assign]
     try:
         for command in (
             "NOOP", "CHECK", "CAPABILITY", "NAMESPACE", "ENABLE CONDSTORE",

@@ -42,6 +42,7 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
     _MAILBOX: {
         (Role.POP_IMAP,): (
             "ListMailboxes CreateMailbox DeleteMailbox RenameMailbox SetSubscribed OpenMailbox"
+            " OpenMailboxes"
             " SyncMailbox WatchMailboxes FetchMessages SearchMessages StoreFlags CopyMessages"
             " MoveMessages ExpungeMessages AppendMessage LockMailbox UseMaildrops GetQuota"
         ),

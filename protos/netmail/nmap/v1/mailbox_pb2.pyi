@@ -509,6 +509,90 @@ class OpenMailboxResponse(_message.Message):
 Global___OpenMailboxResponse: _TypeAlias = OpenMailboxResponse  # noqa: Y015
 
 @_typing.final
+class OpenMailboxesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGES_FIELD_NUMBER: _builtins.int
+    max_messages: _builtins.int
+    """A listing of more messages is answered too_large: OpenMailbox streams it."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenMailboxRequest]: ...
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___OpenMailboxRequest] | None = ...,
+        max_messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_messages", b"max_messages", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenMailboxesRequest: _TypeAlias = OpenMailboxesRequest  # noqa: Y015
+
+@_typing.final
+class OpenMailboxesResponse(_message.Message):
+    """As requested, in the same order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenedMailbox]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___OpenedMailbox] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenMailboxesResponse: _TypeAlias = OpenMailboxesResponse  # noqa: Y015
+
+@_typing.final
+class OpenedMailbox(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    TOO_LARGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    EXPUNGED_UIDS_FIELD_NUMBER: _builtins.int
+    error_reason: _builtins.str
+    """The ErrorInfo reason with which OpenMailbox would have failed; empty: it is open."""
+    too_large: _builtins.bool
+    delta: _builtins.bool
+    @_builtins.property
+    def state(self) -> Global___MailboxState: ...
+    @_builtins.property
+    def messages(self) -> Global___MessageColumns: ...
+    @_builtins.property
+    def expunged_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        error_reason: _builtins.str = ...,
+        too_large: _builtins.bool = ...,
+        state: Global___MailboxState | None = ...,
+        messages: Global___MessageColumns | None = ...,
+        delta: _builtins.bool = ...,
+        expunged_uids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "error_reason", b"error_reason", "expunged_uids", b"expunged_uids", "messages", b"messages", "state", b"state", "too_large", b"too_large"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenedMailbox: _TypeAlias = OpenedMailbox  # noqa: Y015
+
+@_typing.final
 class MailboxState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1619,7 +1703,9 @@ Global___MaildropRetrieve: _TypeAlias = MaildropRetrieve  # noqa: Y015
 
 @_typing.final
 class MaildropClose(_message.Message):
-    """Answered after the durable commit; ends the session and its lock, whatever the outcome."""
+    """Ends the session and its lock, whatever the outcome. Answered after the durable commit; with nothing to
+    remove or to flag it is not answered.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

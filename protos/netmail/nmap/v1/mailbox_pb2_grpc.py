@@ -72,6 +72,11 @@ class MailboxServiceStub:
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxResponse.FromString,
                 _registered_method=True)
+        self.OpenMailboxes = channel.unary_unary(
+                '/netmail.nmap.v1.MailboxService/OpenMailboxes',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxesRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxesResponse.FromString,
+                _registered_method=True)
         self.SyncMailbox = channel.unary_stream(
                 '/netmail.nmap.v1.MailboxService/SyncMailbox',
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.SyncMailboxRequest.SerializeToString,
@@ -178,6 +183,13 @@ class MailboxServiceServicer:
 
     def OpenMailbox(self, request, context):
         """Opens for a session: state and the list of messages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenMailboxes(self, request, context):
+        """Several openings in one call, for the crowd of sessions that select a small mailbox.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,6 +308,11 @@ def add_MailboxServiceServicer_to_server(servicer, server):
                     servicer.OpenMailbox,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxResponse.SerializeToString,
+            ),
+            'OpenMailboxes': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenMailboxes,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxesRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxesResponse.SerializeToString,
             ),
             'SyncMailbox': grpc.unary_stream_rpc_method_handler(
                     servicer.SyncMailbox,
@@ -528,6 +545,33 @@ class MailboxService:
             '/netmail.nmap.v1.MailboxService/OpenMailbox',
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxRequest.SerializeToString,
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenMailboxes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.nmap.v1.MailboxService/OpenMailboxes',
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxesRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.OpenMailboxesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class MailboxServiceStub:
     SetSubscribed: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.SetSubscribedRequest, _mailbox_pb2.SetSubscribedResponse]
     OpenMailbox: _grpc.UnaryStreamMultiCallable[_mailbox_pb2.OpenMailboxRequest, _mailbox_pb2.OpenMailboxResponse]
     """Opens for a session: state and the list of messages."""
+    OpenMailboxes: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.OpenMailboxesRequest, _mailbox_pb2.OpenMailboxesResponse]
+    """Several openings in one call, for the crowd of sessions that select a small mailbox."""
     SyncMailbox: _grpc.UnaryStreamMultiCallable[_mailbox_pb2.SyncMailboxRequest, _mailbox_pb2.SyncMailboxResponse]
     """What changed since a modseq: new messages, flag changes, expunged UIDs."""
     WatchMailboxes: _grpc.StreamStreamMultiCallable[_mailbox_pb2.WatchMailboxesRequest, _mailbox_pb2.WatchMailboxesResponse]
@@ -94,6 +96,8 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     SetSubscribed: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.SetSubscribedRequest, _mailbox_pb2.SetSubscribedResponse]  # type: ignore[assignment]
     OpenMailbox: _aio.UnaryStreamMultiCallable[_mailbox_pb2.OpenMailboxRequest, _mailbox_pb2.OpenMailboxResponse]  # type: ignore[assignment]
     """Opens for a session: state and the list of messages."""
+    OpenMailboxes: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.OpenMailboxesRequest, _mailbox_pb2.OpenMailboxesResponse]  # type: ignore[assignment]
+    """Several openings in one call, for the crowd of sessions that select a small mailbox."""
     SyncMailbox: _aio.UnaryStreamMultiCallable[_mailbox_pb2.SyncMailboxRequest, _mailbox_pb2.SyncMailboxResponse]  # type: ignore[assignment]
     """What changed since a modseq: new messages, flag changes, expunged UIDs."""
     WatchMailboxes: _aio.StreamStreamMultiCallable[_mailbox_pb2.WatchMailboxesRequest, _mailbox_pb2.WatchMailboxesResponse]  # type: ignore[assignment]
@@ -172,6 +176,14 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mailbox_pb2.OpenMailboxResponse], _abc.AsyncIterator[_mailbox_pb2.OpenMailboxResponse]]:
         """Opens for a session: state and the list of messages."""
+
+    @_abc_1.abstractmethod
+    def OpenMailboxes(
+        self,
+        request: _mailbox_pb2.OpenMailboxesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mailbox_pb2.OpenMailboxesResponse, _abc.Awaitable[_mailbox_pb2.OpenMailboxesResponse]]:
+        """Several openings in one call, for the crowd of sessions that select a small mailbox."""
 
     @_abc_1.abstractmethod
     def SyncMailbox(

@@ -3,7 +3,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from netmail.nmap.v1 import mailbox_pb2 as pb
@@ -12,11 +12,12 @@ from netmail.nmap.v1 import mailbox_pb2_grpc
 from netmail_nmap.adapters.grpc_convert import columns_to, mailbox_to, search_key_from, state_to
 from netmail_nmap.adapters.grpc_maildrops import MaildropStream
 from netmail_nmap.domain.ended_users import EndedUsers
-from netmail_nmap.domain.errors import InvalidRequest
+from netmail_nmap.domain.errors import InvalidRequest, NmapError
 from netmail_nmap.domain.mail import (
     AppendTarget,
     FetchedMessage,
     FetchRequest,
+    MailboxView,
     MessageColumns,
     OpenRequest,
     StoreMode,
@@ -114,17 +115,7 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
         self, request: pb.OpenMailboxRequest, context: Any
     ) -> AsyncIterator[pb.OpenMailboxResponse]:
         """SELECT: state and messages, or what changed since the caller last saw them."""
-        view = await self._mail.open_mailbox(
-            OpenRequest(
-                request.user_id,
-                request.name,
-                with_sizes=request.with_sizes,
-                with_object_ids=request.with_object_ids,
-                claim_recent=request.claim_recent and not request.read_only,
-                known_mailbox_id=request.known_mailbox_id,
-                known_modseq=request.known_modseq,
-            )
-        )
+        view = await self._mail.open_mailbox(_open_request(request))
         expunged = _parts(view.expunged_uids)
         yield pb.OpenMailboxResponse(
             state=state_to(view.state), delta=view.delta, expunged_uids=next(expunged, ())
@@ -133,6 +124,15 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
             yield pb.OpenMailboxResponse(delta=view.delta, expunged_uids=uids)
         for columns in _pages(view.messages):
             yield pb.OpenMailboxResponse(messages=columns, delta=view.delta)
+
+    async def OpenMailboxes(
+        self, request: pb.OpenMailboxesRequest, context: Any
+    ) -> pb.OpenMailboxesResponse:
+        """Several of these in one call."""
+        views = await self._mail.open_mailboxes([_open_request(r) for r in request.requests])
+        return pb.OpenMailboxesResponse(
+            results=[_opened_to(view, request.max_messages) for view in views]
+        )
 
     async def SyncMailbox(
         self, request: pb.SyncMailboxRequest, context: Any
@@ -250,8 +250,9 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
             body_length=request.body_length,
             set_seen=request.set_seen,
         )
+        make = _fetched_to(wanted)
         async for batch in self._mail.fetch(wanted):
-            yield pb.FetchMessagesResponse(messages=[_fetched_to(message) for message in batch])
+            yield pb.FetchMessagesResponse(messages=[make(message) for message in batch])
 
     async def SearchMessages(
         self, request: pb.SearchMessagesRequest, context: Any
@@ -400,24 +401,52 @@ def _pages(columns: MessageColumns) -> Iterator[pb.MessageColumns]:
         yield columns_to(columns, slice(start, start + _ROWS))
 
 
+def _open_request(request: pb.OpenMailboxRequest) -> OpenRequest:
+    return OpenRequest(
+        request.user_id,
+        request.name,
+        with_sizes=request.with_sizes,
+        with_object_ids=request.with_object_ids,
+        claim_recent=request.claim_recent and not request.read_only,
+        known_mailbox_id=request.known_mailbox_id,
+        known_modseq=request.known_modseq,
+    )
+
+
+def _opened_to(view: MailboxView | NmapError, max_messages: int) -> pb.OpenedMailbox:
+    if isinstance(view, NmapError):
+        return pb.OpenedMailbox(error_reason=view.reason)
+    opened = pb.OpenedMailbox(
+        state=state_to(view.state), delta=view.delta, expunged_uids=view.expunged_uids
+    )
+    if len(view.messages.uids) > max_messages:
+        opened.too_large = True
+    elif view.messages.uids:
+        opened.messages.CopyFrom(columns_to(view.messages, slice(0, max_messages)))
+    return opened
+
+
 def _parts(uids: Sequence[int]) -> Iterator[Sequence[int]]:
     for start in range(0, len(uids), _UIDS):
         yield uids[start : start + _UIDS]
 
 
-def _fetched_to(message: FetchedMessage) -> pb.FetchedMessage:
-    return pb.FetchedMessage(
-        uid=message.uid,
-        header=message.header,
-        body=message.body,
-        more=message.more,
-        flags=message.flags,
-        size=message.size,
-        internal_date=message.internal_date,
-        modseq=message.modseq,
-        object_id=message.object_id,
-        save_date=message.save_date,
+def _fetched_to(wanted: FetchRequest) -> Callable[[FetchedMessage], pb.FetchedMessage]:
+    """Makes messages of the API; the two that are asked for in thousands the short way."""
+    others = (
+        wanted.internal_date,
+        wanted.modseq,
+        wanted.object_id,
+        wanted.save_date,
+        wanted.size,
+        wanted.body,
     )
+    if not any(others):
+        if not wanted.flags:
+            return lambda message: pb.FetchedMessage(uid=message.uid, header=message.header)
+        if not wanted.header:
+            return lambda message: pb.FetchedMessage(uid=message.uid, flags=message.flags)
+    return lambda message: pb.FetchedMessage(**message._asdict())
 
 
 async def _follow(

@@ -20,6 +20,7 @@ from netmail_nmap.domain.delivery import (
     Submission,
     SubmitResult,
 )
+from netmail_nmap.domain.errors import NmapError
 from netmail_nmap.domain.mail import (
     Appended,
     AppendTarget,
@@ -97,6 +98,11 @@ class MailStore(Protocol):
     async def open_mailbox(self, request: OpenRequest) -> MailboxView:
         """State and messages, for a session. Raises: MailboxNotFound, UserNotFound."""
 
+    async def open_mailboxes(
+        self, requests: Sequence[OpenRequest]
+    ) -> list["MailboxView | NmapError"]:
+        """Several openings in one step; each result is as `open_mailbox` would give or raise it."""
+
     async def sync_mailbox(
         self, user_id: int, mailbox_id: int, since_modseq: int, *, claim_recent: bool = False
     ) -> MailboxView:
@@ -133,7 +139,10 @@ class MailStore(Protocol):
     async def expunge(
         self, user_id: int, mailbox_id: int, uids: Sequence[int] | None, *, only_deleted: bool
     ) -> Expunged:
-        """Removes these UIDs (None: all), only those with Deleted if so asked.
+        """Removes these UIDs, only those with Deleted if so asked; None: all that have it.
+
+        Many are removed in parts, others may change the mailbox in between; then previous_modseq
+        of the outcome is a modseq at which nobody was. `store_flags` does the same.
 
         Raises: MailboxGone.
         """

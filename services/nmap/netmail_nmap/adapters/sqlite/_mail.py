@@ -1,7 +1,9 @@
 """The mail store: each method is one operation of the writer or one read of a snapshot."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import dataclasses
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import sqlalchemy as sa
 
@@ -32,6 +34,7 @@ from netmail_nmap.domain.errors import (
     MailboxExists,
     MailboxHasChildren,
     MailboxNotFound,
+    NmapError,
     UserNotFound,
 )
 from netmail_nmap.domain.mail import (
@@ -60,6 +63,10 @@ _SUBSCRIBED = Statement(
 _QUOTA = Statement(
     sa.select(users.c.used_bytes, users.c.quota_bytes).where(users.c.id == sa.bindparam("user"))
 )
+
+
+CHANGES_AT_ONCE = 5_000
+"""Messages of one operation of the writer: others get a turn in between."""
 
 
 class SqliteMailStore:
@@ -169,23 +176,34 @@ class SqliteMailStore:
 
     async def open_mailbox(self, request: OpenRequest) -> MailboxView:
         """See the protocol."""
+        view = await self._core.readers.run(
+            lambda snapshot: _open_unclaimed(self._core, snapshot.driver, request)
+        )
+        return await self._claim_and_open(request) if view is None else view
 
-        def read(snapshot: Snapshot) -> MailboxView | None:
-            """Gives nothing when the writer has to do something first."""
-            driver = snapshot.driver
+    async def open_mailboxes(
+        self, requests: Sequence[OpenRequest]
+    ) -> list[MailboxView | NmapError]:
+        """See the protocol."""
+
+        def read(snapshot: Snapshot) -> list[MailboxView | NmapError | None]:
+            return [
+                _or_error(_open_unclaimed, self._core, snapshot.driver, request)
+                for request in requests
+            ]
+
+        results: list[MailboxView | NmapError] = []
+        for request, found in zip(requests, await self._core.readers.run(read), strict=True):
+            if found is not None:
+                results.append(found)
+                continue
             try:
-                row = _mailboxes.by_name(driver, request.user_id, request.name)
-            except MailboxNotFound:
-                if _mailboxes.of_user(driver, request.user_id):
-                    raise
-                return None
-            if request.claim_recent and row.first_recent_uid < row.uid_next:
-                return None
-            return _messages.open_view(self._core, driver, request, row)
+                results.append(await self._claim_and_open(request))
+            except NmapError as error:
+                results.append(error)
+        return results
 
-        view = await self._core.readers.run(read)
-        if view is not None:
-            return view
+    async def _claim_and_open(self, request: OpenRequest) -> MailboxView:
 
         def claim(transaction: Transaction) -> MailboxRow:
             driver = transaction.driver
@@ -277,9 +295,14 @@ class SqliteMailStore:
 
     async def store_flags(self, request: StoreRequest) -> FlagsStored:
         """See the protocol."""
-        return await self._core.writer.run(
-            lambda transaction: _changes.store_flags(self._core, transaction, request)
-        )
+        parts = []
+        for start in range(0, max(1, len(request.uids)), CHANGES_AT_ONCE):
+            uids = request.uids[start : start + CHANGES_AT_ONCE]
+            part = functools.partial(
+                _changes.store_flags, self._core, request=dataclasses.replace(request, uids=uids)
+            )
+            parts.append(await self._core.writer.run(part))
+        return _changes.joined_flags(parts)
 
     async def copy(
         self, user_id: int, mailbox_id: int, uids: Sequence[int], to_name: str
@@ -305,11 +328,22 @@ class SqliteMailStore:
         self, user_id: int, mailbox_id: int, uids: Sequence[int] | None, *, only_deleted: bool
     ) -> Expunged:
         """See the protocol."""
-        return await self._core.writer.run(
-            lambda transaction: _changes.expunge(
-                self._core, transaction, user_id, mailbox_id, uids, only_deleted=only_deleted
+        if uids is None:
+            uids = await self._core.readers.run(
+                lambda snapshot: _changes.deleted_uids(snapshot.driver, user_id, mailbox_id)
             )
-        )
+        parts = []
+        for start in range(0, max(1, len(uids)), CHANGES_AT_ONCE):
+            part = functools.partial(
+                _changes.expunge,
+                self._core,
+                user_id=user_id,
+                mailbox_id=mailbox_id,
+                uids=uids[start : start + CHANGES_AT_ONCE],
+                only_deleted=only_deleted,
+            )
+            parts.append(await self._core.writer.run(part))
+        return _changes.joined_expunged(parts)
 
     def upload(self, *, limit: int, local_prefix: bytes = b"") -> SqliteUpload:
         """See the protocol."""
@@ -325,6 +359,31 @@ class SqliteMailStore:
         await self._core.writer.run(
             lambda transaction: _mailboxes.create_defaults(self._core, transaction, user_id)
         )
+
+
+def _open_unclaimed(core: Core, driver: Driver, request: OpenRequest) -> MailboxView | None:
+    """Gives nothing when the writer has to do something first."""
+    try:
+        row = _mailboxes.by_name(driver, request.user_id, request.name)
+    except MailboxNotFound:
+        if _mailboxes.of_user(driver, request.user_id):
+            raise
+        return None
+    if request.claim_recent and row.first_recent_uid < row.uid_next:
+        return None
+    return _messages.open_view(core, driver, request, row)
+
+
+def _or_error(
+    read: Callable[[Core, Driver, OpenRequest], MailboxView | None],
+    core: Core,
+    driver: Driver,
+    request: OpenRequest,
+) -> MailboxView | NmapError | None:
+    try:
+        return read(core, driver, request)
+    except NmapError as error:
+        return error
 
 
 def _view_after_claim(
