@@ -10,13 +10,17 @@ from netmail_common.command_line import (
 from netmail_common.config import Installation
 from netmail_common.lifecycle import Lifecycle
 
-from netmail_smtp.app.deliver import deliver
-from netmail_smtp.app.serve import serve
-
 
 async def _run(arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle) -> None:
-    command = serve if arguments.command == "serve" else deliver
-    await command(arguments, installation, lifecycle)
+    # Each process loads its own half only: a third of its start, and memory in every worker.
+    if arguments.command == "serve":
+        from netmail_smtp.app.serve import serve  # noqa: PLC0415 - see above
+
+        await serve(arguments, installation, lifecycle)
+    else:
+        from netmail_smtp.app.deliver import deliver  # noqa: PLC0415 - see above
+
+        await deliver(arguments, installation, lifecycle)
 
 
 def main() -> None:
