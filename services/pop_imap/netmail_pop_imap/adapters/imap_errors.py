@@ -26,6 +26,12 @@ _REPLIES = {
 _EXPECTED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
+def reply_for_reason(reason: str) -> ReplyError:
+    """The reply for an ErrorInfo reason."""
+    known = _REPLIES.get(reason)
+    return Unavailable() if known is None else Refused(known[1], known[0])
+
+
 def reply_for(error: grpc.aio.AioRpcError, *, try_create: bool = False) -> ReplyError:
     """The reply to the command that made the call.
 
@@ -36,9 +42,8 @@ def reply_for(error: grpc.aio.AioRpcError, *, try_create: bool = False) -> Reply
     reason = error_reason(error)
     if reason == "MAILBOX_NOT_FOUND" and try_create:
         return Refused("No such mailbox", "TRYCREATE")
-    known = _REPLIES.get(reason or "")
-    if known is not None:
-        return Refused(known[1], known[0])
+    if reason in _REPLIES:
+        return reply_for_reason(reason)
     if error.code() not in _EXPECTED:
         log.warning("mailbox call failed", code=error.code().name, reason=reason)
     return Unavailable()

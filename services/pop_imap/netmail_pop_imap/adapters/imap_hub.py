@@ -16,12 +16,13 @@ from weakref import WeakValueDictionary
 
 import grpc
 from netmail.nmap.v1 import mailbox_pb2
+from netmail_common.gather import Gatherer
 from netmail_common.grpc_errors import error_reason
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser, MailboxClients
 
 from netmail_pop_imap.adapters.imap_cache import MessageCache
-from netmail_pop_imap.adapters.imap_errors import reply_for
+from netmail_pop_imap.adapters.imap_errors import reply_for, reply_for_reason
 from netmail_pop_imap.adapters.imap_watch import MailboxWatch
 from netmail_pop_imap.domain.imap_mailbox import Change, Mailbox, View
 
@@ -31,6 +32,13 @@ REMEMBERED_MAILBOXES = 1000
 REMEMBERED_MESSAGES = 500_000
 """Of closed mailboxes; 16 octets each."""
 
+
+_SMALL = 5000
+"""Messages whose listing comes with the others of a gathered call."""
+_OPENINGS = 50
+"""Of one call."""
+
+_Opener = Gatherer[mailbox_pb2.OpenMailboxRequest, mailbox_pb2.OpenedMailbox]
 
 LINGER = 60.0
 """Seconds that a mailbox is still watched after its last session: most come back."""
@@ -122,6 +130,7 @@ class MailboxHub:
         self._opening: WeakValueDictionary[tuple[str, int, str], asyncio.Lock] = (
             WeakValueDictionary()
         )
+        self._openers: dict[str, _Opener] = {}
         self._watches: dict[str, MailboxWatch] = {}
         self._users: dict[tuple[str, int], set[UserSession]] = {}
         self._syncs: set[asyncio.Task[None]] = set()
@@ -188,26 +197,25 @@ class MailboxHub:
     ) -> tuple[OpenMailbox, int]:
         server = user.server
         known = self._known(server, self._ids.get((server, user.user_id, name), 0))
-        call = self.stub(server).OpenMailbox(
-            mailbox_pb2.OpenMailboxRequest(
-                user_id=user.user_id,
-                name=name,
-                read_only=read_only,
-                claim_recent=not read_only,
-                known_mailbox_id=known.mailbox.id if known else 0,
-                known_modseq=known.mailbox.modseq if known else 0,
-            )
+        request = mailbox_pb2.OpenMailboxRequest(
+            user_id=user.user_id,
+            name=name,
+            read_only=read_only,
+            claim_recent=not read_only,
+            known_mailbox_id=known.mailbox.id if known else 0,
+            known_modseq=known.mailbox.modseq if known else 0,
         )
-        state = mailbox_pb2.MailboxState()
-        delta = False
         columns = _Columns()
         try:
-            async for response in call:
-                if response.HasField("state"):
-                    state = response.state
-                    delta = response.delta
-                columns.add(response.messages)
-                columns.expunged.extend(response.expunged_uids)
+            answer = await self._opener(server)(request)
+            if answer.error_reason:
+                raise reply_for_reason(answer.error_reason)
+            state, delta = answer.state, answer.delta
+            if answer.too_large:
+                delta = await self._list(server, request, columns)
+            else:
+                columns.add(answer.messages)
+                columns.expunged.extend(answer.expunged_uids)
         except grpc.aio.AioRpcError as error:
             raise reply_for(error) from None
         change = columns.change(uid_next=state.uid_next, modseq=state.highest_modseq)
@@ -223,6 +231,34 @@ class MailboxHub:
         if opened.told_modseq > opened.mailbox.modseq:
             self._catch_up_later(opened, opened.told_modseq)
         return opened, state.first_recent_uid
+
+    async def _list(
+        self, server: str, request: mailbox_pb2.OpenMailboxRequest, columns: _Columns
+    ) -> bool:
+        """Streams the listing of a large mailbox; gives whether it is only what changed."""
+        delta = False
+        async for response in self.stub(server).OpenMailbox(request):
+            delta = delta or response.delta
+            columns.add(response.messages)
+            columns.expunged.extend(response.expunged_uids)
+        return delta
+
+    def _opener(self, server: str) -> _Opener:
+        opener = self._openers.get(server)
+        if opener is None:
+
+            async def call(
+                requests: list[mailbox_pb2.OpenMailboxRequest],
+            ) -> list[mailbox_pb2.OpenedMailbox]:
+                response = await self.stub(server).OpenMailboxes(
+                    mailbox_pb2.OpenMailboxesRequest(requests=requests, max_messages=_SMALL)
+                )
+                return list(response.results)
+
+            opener = self._openers[server] = Gatherer(
+                call, _OPENINGS, 1 << 20, lambda request: request.ByteSize(), in_flight=2
+            )
+        return opener
 
     def _known(self, server: str, mailbox_id: int) -> OpenMailbox | None:
         key = (server, mailbox_id)
