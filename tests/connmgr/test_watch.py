@@ -456,6 +456,35 @@ async def test_a_watcher_that_reads_nothing_is_cut_off(
         assert await until_error(stream) == "WATCHER_TOO_SLOW"
 
 
+async def test_a_snapshot_that_is_read_too_slowly_is_cut_off(server: Server) -> None:
+    for first in range(0, 3000, 600):
+        await register(
+            server, *(login(f"u{n}", n.to_bytes(4, "big")) for n in range(first, first + 600))
+        )
+
+    def slow_now() -> float:
+        server.clock.advance(0.05)
+        return server.clock()
+
+    server.store._clock = slow_now
+    async with watching(server) as stream:
+        assert await until_error(stream) == "WATCHER_TOO_SLOW"
+
+
+async def test_watchers_of_revocations_do_not_wait_for_the_snapshots_of_others(
+    server: Server,
+) -> None:
+    await server.service._snapshots.acquire()
+    await server.service._snapshots.acquire()
+    async with watching(server, WatchMode.REVOCATIONS) as stream:
+        await stream.expect("hello")
+        await stream.expect("snapshot_end")
+    async with watching(server) as stream:
+        await stream.expect("hello")
+        server.service._snapshots.release()
+        await stream.expect("snapshot_end")
+
+
 async def until_error(stream: Watching) -> str | None:
     """Reads what lies in the buffers."""
     try:

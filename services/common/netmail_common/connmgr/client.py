@@ -20,7 +20,7 @@ __all__ = ["ConnectionManagerClient", "ConnectionManagerUnavailable"]
 
 _MAX_ITEMS = 256
 _MAX_OCTETS = 1024 * 1024
-_IN_FLIGHT = 2
+_IN_FLIGHT = 1
 """Calls of one kind at once: what waits for them gathers."""
 
 T = TypeVar("T")

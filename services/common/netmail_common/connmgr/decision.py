@@ -3,6 +3,7 @@
 The Connection Manager and whoever holds a replica of its table decide by this and nothing else.
 """
 
+import heapq
 from collections.abc import Sequence
 
 from netmail_common.connmgr.model import (
@@ -47,29 +48,34 @@ def decide(
     if not logins:
         reason = Reason.EXPIRED if expired else Reason.NO_LOGIN
         return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
-    by_user = {login.user: login for login in _newest_first(logins)}
-    named = tuple(user for user in by_user if user != ANONYMOUS)
-    binding = Binding.STRICT if len(named) > max_users else question.binding
+    by_user = {login.user: login for login in logins}
+    named_count = len(by_user) - (ANONYMOUS in by_user)
+    binding = Binding.STRICT if named_count > max_users else question.binding
     owner: Login | None = None
     refusal: tuple[Reason, str] | None = None
     for sender in question.senders:
         sender_owner = _owner_among(sender, by_user)
         owner = owner or sender_owner
         if refusal is None and sender_owner is None and binding is not Binding.ANY:
-            reason_or_none = _refuse(sender, binding, by_user, named)
-            refusal = reason_or_none and (reason_or_none, sender.address)
+            refused = _refuse(sender, binding, by_user) if named_count else Reason.NO_USER
+            refusal = refused and (refused, sender.address)
+    newest = _newest_named(logins)
     return SenderDecision(
         decision=Decision.DENIED if refusal else Decision.ALLOWED,
         reason=refusal[0] if refusal else Reason.LOGIN,
-        login=owner or by_user[named[0] if named else ANONYMOUS],
-        users=named[:MAX_NAMED_USERS],
-        user_count=len(named),
+        login=owner or (newest[0] if newest else by_user[ANONYMOUS]),
+        users=tuple(login.user for login in newest),
+        user_count=named_count,
         refused_sender=refusal[1] if refusal else "",
     )
 
 
-def _newest_first(logins: Sequence[Login]) -> list[Login]:
-    return sorted(logins, key=lambda login: (login.verified, login.serial), reverse=True)
+def _newest_named(logins: Sequence[Login]) -> list[Login]:
+    """The newest logins that have a user, newest first, at most MAX_NAMED_USERS."""
+    named = [login for login in logins if login.user != ANONYMOUS]
+    if len(named) < 2:
+        return named
+    return heapq.nlargest(MAX_NAMED_USERS, named, key=lambda one: (one.verified, one.serial))
 
 
 def _owner_among(sender: CheckedSender, by_user: dict[UserKey, Login]) -> Login | None:
@@ -85,20 +91,15 @@ def _owner_among(sender: CheckedSender, by_user: dict[UserKey, Login]) -> Login 
 
 
 def _refuse(
-    sender: CheckedSender,
-    binding: Binding,
-    by_user: dict[UserKey, Login],
-    named: Sequence[UserKey],
+    sender: CheckedSender, binding: Binding, by_user: dict[UserKey, Login]
 ) -> Reason | None:
     """Why a sender that nobody on the network owns is refused; None: it is not."""
-    if not named:
-        return Reason.NO_USER
     if sender.known and sender.owner is not None:
         return Reason.SENDER_OF_OTHER_USER
     if (
         binding is Binding.DOMAIN
         and sender.known
-        and any(sender.domain in by_user[user].profile.domains for user in named)
+        and any(sender.domain in login.profile.domains for login in by_user.values())
     ):
         return None
     return Reason.SENDER_NOT_OWNED

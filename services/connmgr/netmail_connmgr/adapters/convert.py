@@ -22,6 +22,9 @@ from netmail_common.networks import NetworkMap, network_of
 from netmail_connmgr.domain.door import Candidate, NotAdmitted
 from netmail_connmgr.domain.table import Outcome, Registered
 
+MAX_SENDERS = 1000
+"""Senders of one message that are looked at; with more it is refused."""
+
 _PROTOCOLS = {
     pb.PROTOCOL_POP3: LoginProtocol.POP3,
     pb.PROTOCOL_IMAP: LoginProtocol.IMAP,
@@ -102,7 +105,15 @@ def register_result(registered: Registered) -> pb.RegisterLoginResult:
 
 
 def question(check: pb.SenderCheck) -> SenderQuestion:
-    """The senders and the binding; one that is unknown to us counts as strict."""
+    """The senders and the binding; one that is unknown to us counts as strict.
+
+    Of too many senders one counts, as no address: a stranger may write as many as he likes, and
+    his message must neither hold up others nor fail the call that theirs go with.
+    """
+    if len(check.senders) > MAX_SENDERS or len(check.owners) > MAX_SENDERS:
+        return SenderQuestion(
+            (CheckedSender(check.senders[-1] if check.senders else ""),), Binding.STRICT
+        )
     owners = {owner.address: owner for owner in check.owners if owner.known}
     return SenderQuestion(
         senders=tuple(_senders(check.senders, owners)),

@@ -35,7 +35,6 @@ __all__ = ["SERVICE_NAME", "ConnectionManagerService"]
 SERVICE_NAME = "netmail.connmgr.v1.ConnectionManagerService"
 
 MAX_ITEMS = 1000
-MAX_SENDERS = 1000
 MAX_WATCHERS = 1000
 _SNAPSHOTS_AT_ONCE = 2
 _WRITE_TIMEOUT = 20.0
@@ -102,9 +101,6 @@ class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer
         """Decides for clients that want to relay."""
         _check_count(request.items)
         located = [self._locate(item.client_address) for item in request.items]
-        for item in request.items:
-            if len(item.senders) > MAX_SENDERS or len(item.owners) > MAX_SENDERS:
-                raise _invalid("TOO_MANY_SENDERS", f"at most {MAX_SENDERS} senders")
         with timed(metrics.DURATION.labels("find")):
             found = await _ask(self._store.find([place.place for place in located]))
         results = []

@@ -14,6 +14,7 @@ log = get_logger(__name__)
 
 _KEPT = frozenset({Outcome.REGISTERED, Outcome.SHARED_NETWORK})
 _LOGGED_NAME = 64
+_LOGGED_ADDRESS = 320
 
 
 def registration(item: Registration, answer: Registered) -> None:
@@ -50,6 +51,7 @@ def not_admitted(item: pb.LoginRegistration, why: str) -> None:
 
 def decision(check: pb.SenderCheck, answer: SenderDecision) -> None:
     """A relay decision."""
+    sender = answer.refused_sender or (check.senders[0] if check.senders else "")
     metrics.DECISIONS.labels(answer.decision.value, answer.reason.value).inc()
     log.info(
         "relaying allowed" if answer.decision is Decision.ALLOWED else "relaying refused",
@@ -57,7 +59,7 @@ def decision(check: pb.SenderCheck, answer: SenderDecision) -> None:
         user=str(answer.login.user) if answer.login is not None else "",
         users=answer.user_count,
         reason=answer.reason.value,
-        sender=answer.refused_sender or (check.senders[0] if check.senders else ""),
+        sender=sender[:_LOGGED_ADDRESS],
         server=check.messaging_server,
     )
 

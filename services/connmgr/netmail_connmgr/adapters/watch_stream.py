@@ -1,6 +1,7 @@
 """The server's side of a WatchLogins stream."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 
 import grpc
@@ -19,6 +20,8 @@ BATCH = 500
 """Changes in one message."""
 BATCH_OCTETS = 1024 * 1024
 """Octets of one message, about."""
+SNAPSHOT_TIMEOUT = 60.0
+"""Seconds that a watcher may take to read a snapshot: few are made at once, and others wait."""
 
 
 class NonceReader:
@@ -91,9 +94,12 @@ class WatchStream:
             )
         )
         if not self._feed.resumed:
-            async with self._snapshots:
+            # Revocations alone are few: nobody has to wait for them.
+            async with self._snapshots if self._full else contextlib.nullcontext():
                 snapshot = await self._feed.snapshot()
                 for message in self._snapshot(snapshot):
+                    if self._store.now() - snapshot.now > SNAPSHOT_TIMEOUT:
+                        raise _too_slow("the snapshot took too long")
                     yield message
         while not reader.ended:
             wake.clear()
@@ -124,9 +130,7 @@ class WatchStream:
             try:
                 changes = await self._feed.take(BATCH)
             except MissedChanges:
-                raise RpcError(
-                    grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", "changes were missed; start anew"
-                ) from None
+                raise _too_slow("changes were missed; start anew") from None
             if not changes:
                 return
             for message in self._messages_for(changes):
@@ -158,6 +162,10 @@ class WatchStream:
     ) -> Iterator[pb.LoginChange]:
         for login in logins:
             yield pb.LoginChange(login=login_message(login, self._networks, now), removed=removed)
+
+
+def _too_slow(message: str) -> RpcError:
+    return RpcError(grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", message)
 
 
 def _batches(

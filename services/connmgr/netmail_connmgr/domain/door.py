@@ -16,6 +16,8 @@ MAX_NAME_OCTETS = 255
 MAX_ADDRESS_OCTETS = 8192
 """Octets of a user's addresses that a login keeps; whose the others are, the directory says."""
 MAX_DOMAINS = 10_000
+MAX_AGE = 1e9
+"""Seconds; an older login counts as this old."""
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -56,7 +58,7 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
         ("session id", candidate.session_id),
     ):
         _check_text(what, text)
-    if candidate.age < 0:
+    if not candidate.age >= 0:
         raise NotAdmitted("negative age")
     try:
         place = networks.locate(candidate.client_address).place
@@ -70,7 +72,7 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
         messaging_server=candidate.messaging_server,
         agent=candidate.agent,
         session_id=candidate.session_id,
-        age=candidate.age,
+        age=min(candidate.age, MAX_AGE),
         credential_epoch=candidate.credential_epoch,
         renewal=candidate.renewal,
     )
