@@ -15,9 +15,9 @@ from netmail_common.logging import get_logger
 
 _log = get_logger(__name__)
 
-_Call = grpc.aio.StreamStreamCall[
-    directory_pb2.AuthenticateRequest, directory_pb2.AuthenticateResponse
-]
+Request = directory_pb2.AuthenticateRequest
+Response = directory_pb2.AuthenticateResponse
+_Call = grpc.aio.StreamStreamCall[Request, Response]
 
 
 class StreamBroken(Exception):
@@ -25,75 +25,82 @@ class StreamBroken(Exception):
 
 
 class _LiveStream:
-    """One call; its reader gives each answer to the exchange that waits for it."""
+    """One call: a task writes what exchanges have to say, another reads the answers."""
 
-    def __init__(self, call: "_Call", server: str) -> None:
+    def __init__(self, call: _Call, server: str) -> None:
         self._call = call
         self._server = server
-        self._waiting: dict[int, asyncio.Future[directory_pb2.AuthenticateResponse]] = {}
-        self._write_lock = asyncio.Lock()
+        self._waiting: dict[int, asyncio.Future[Response]] = {}
+        # At most one request for each exchange: what is cancelled before it was sent never is.
+        self._outgoing: dict[int, Request] = {}
+        self._something_to_send = asyncio.Event()
         self.broken = False
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        loop = asyncio.get_running_loop()
+        self._tasks = (loop.create_task(self._write()), loop.create_task(self._read()))
 
-    async def ask(
-        self, request: directory_pb2.AuthenticateRequest
-    ) -> directory_pb2.AuthenticateResponse:
+    async def ask(self, request: Request) -> Response:
         """Raises: StreamBroken."""
         if self.broken:
             raise StreamBroken
-        future: asyncio.Future[directory_pb2.AuthenticateResponse] = (
-            asyncio.get_running_loop().create_future()
-        )
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting[request.exchange_id] = future
+        self._send(request)
         try:
-            await self._write(request)
             return await future
+        except asyncio.CancelledError:
+            self.cancel(request.exchange_id)
+            raise
         finally:
             self._waiting.pop(request.exchange_id, None)
 
-    async def _write(self, request: directory_pb2.AuthenticateRequest) -> None:
+    def cancel(self, exchange_id: int) -> None:
+        """Tells the agent that nobody waits any more, if it has heard of the exchange at all."""
+        unsent = self._outgoing.pop(exchange_id, None)
+        if not self.broken and (unsent is None or unsent.WhichOneof("step") != "start"):
+            cancel = directory_pb2.AuthenticateCancel()
+            self._send(Request(exchange_id=exchange_id, cancel=cancel))
+
+    async def close(self) -> None:
+        """Ends the call; exchanges under way get StreamBroken."""
+        self.broken = True
+        self._call.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _send(self, request: Request) -> None:
+        self._outgoing[request.exchange_id] = request
+        self._something_to_send.set()
+
+    async def _write(self) -> None:
         try:
-            # Shielded: cancelling a write would cancel the call of all the others.
-            await asyncio.shield(self._locked_write(request))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            raise StreamBroken from error
-
-    async def _locked_write(self, request: directory_pb2.AuthenticateRequest) -> None:
-        async with self._write_lock:
-            await self._call.write(request)
-
-    async def cancel_exchange(self, exchange_id: int) -> None:
-        """Tells the agent that nobody waits any more; a broken stream needs no telling."""
-        request = directory_pb2.AuthenticateRequest(
-            exchange_id=exchange_id, cancel=directory_pb2.AuthenticateCancel()
-        )
-        if not self.broken:
-            try:
-                await self._write(request)
-            except StreamBroken:
-                return
+            while True:
+                await self._something_to_send.wait()
+                self._something_to_send.clear()
+                while self._outgoing:
+                    request = self._outgoing.pop(next(iter(self._outgoing)))
+                    await self._call.write(request)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            return  # the reader hears why
+        finally:
+            self._break()
 
     async def _read(self) -> None:
         try:
             async for response in self._call:
-                future = self._waiting.pop(response.exchange_id, None)
+                future = self._waiting.get(response.exchange_id)
                 if future is not None and not future.done():
                     future.set_result(response)
         except grpc.aio.AioRpcError as error:
             _log.warning("directory stream broke", server=self._server, code=error.code().name)
         finally:
-            self.broken = True
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(StreamBroken())
-            self._waiting.clear()
+            self._break()
 
-    async def close(self) -> None:
-        """Ends the call and waits for its reader."""
+    def _break(self) -> None:
         self.broken = True
-        self._call.cancel()
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(StreamBroken())
 
 
 class Exchange:
@@ -117,9 +124,9 @@ class Exchange:
             directory_pb2.AuthenticateRequest(exchange_id=self._id, response=response)
         )
 
-    async def cancel(self) -> None:
+    def cancel(self) -> None:
         """Tells the agent that the client gave up."""
-        await self._stream.cancel_exchange(self._id)
+        self._stream.cancel(self._id)
 
 
 class AuthenticateStream:

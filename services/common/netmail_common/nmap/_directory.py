@@ -1,9 +1,8 @@
 """The directory of all contexts that a Messaging Server knows: own NMAP agent first."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
-import grpc
 from netmail.nmap.v1 import directory_pb2, directory_pb2_grpc
 
 from netmail_common.config import Installation
@@ -66,10 +65,7 @@ class DirectoryClient:
             )
             for name in self._servers
         }
-        self._stubs: dict[
-            str, tuple[grpc.aio.Channel, directory_pb2_grpc.DirectoryServiceAsyncStub]
-        ] = {}
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._stubs: dict[str, directory_pb2_grpc.DirectoryServiceAsyncStub] = {}
 
     @property
     def scram_offered(self) -> bool:
@@ -130,15 +126,13 @@ class DirectoryClient:
     async def close(self) -> None:
         """Ends the streams; exchanges under way fail with AuthUnavailable."""
         await asyncio.gather(*(stream.close() for stream in self._streams.values()))
-        await asyncio.gather(*self._cancelling, return_exceptions=True)
 
     def _stub(self, name: str) -> "directory_pb2_grpc.DirectoryServiceAsyncStub":
-        raw = self._channels.for_server(name).raw
-        known = self._stubs.get(name)
-        if known is None or known[0] is not raw:
-            known = (raw, directory_pb2_grpc.DirectoryServiceStub(raw))
-            self._stubs[name] = known
-        return known[1]
+        stub = self._stubs.get(name)
+        if stub is None:
+            stub = directory_pb2_grpc.DirectoryServiceStub(self._channels.for_server(name).raw)
+            self._stubs[name] = stub
+        return stub
 
     def _order(self, username: str) -> tuple[str, ...]:
         _, at, domain = username.rpartition("@")
@@ -170,9 +164,7 @@ class DirectoryClient:
                 for attempt in range(1, _STREAM_ATTEMPTS + 1):
                     exchange = self._streams[server].exchange()
                     try:
-                        return exchange, await self._cancelling_on_error(
-                            exchange, exchange.start(start)
-                        )
+                        return exchange, await exchange.start(start)
                     except StreamBroken:
                         # Verifying a password twice does no harm.
                         if attempt == _STREAM_ATTEMPTS:
@@ -191,29 +183,12 @@ class DirectoryClient:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._cancelling_on_error(exchange, exchange.respond(client_final))
+                response = await exchange.respond(client_final)
         except (TimeoutError, StreamBroken) as error:
             _log.warning("directory does not answer", server=server)
             raise AuthUnavailable from error
         _raise_unless_good(response)
         return response
-
-    def cancel(self, exchange: Exchange) -> None:
-        """Tells the agent, in the background, that the client gave up."""
-        task = asyncio.get_running_loop().create_task(exchange.cancel())
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelling.discard)
-
-    async def _cancelling_on_error(
-        self,
-        exchange: Exchange,
-        step: Awaitable[directory_pb2.AuthenticateResponse],
-    ) -> directory_pb2.AuthenticateResponse:
-        try:
-            return await step
-        except asyncio.CancelledError:
-            self.cancel(exchange)
-            raise
 
 
 class ScramExchange:
@@ -246,7 +221,7 @@ class ScramExchange:
         """Forgets it; does nothing after `finish`."""
         if self._open:
             self._open = False
-            self._client.cancel(self._exchange)
+            self._exchange.cancel()
 
 
 def _raise_unless_good(response: directory_pb2.AuthenticateResponse) -> None:

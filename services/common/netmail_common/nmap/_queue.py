@@ -63,19 +63,18 @@ class QueueClients:
 
     def __init__(self, channels: NmapChannels) -> None:
         self._channels = channels
-        self._stubs: dict[str, tuple[grpc.aio.Channel, queue_pb2_grpc.QueueServiceAsyncStub]] = {}
+        self._stubs: dict[str, queue_pb2_grpc.QueueServiceAsyncStub] = {}
 
     def for_server(self, name: str) -> "queue_pb2_grpc.QueueServiceAsyncStub":
-        """The stub over the channel to that Messaging Server's NMAP agent; ask for each call.
+        """The stub over the channel to that Messaging Server's NMAP agent; it stays good.
 
         Raises: KeyError when the installation has no such server.
         """
-        raw = self._channels.for_server(name).raw
-        known = self._stubs.get(name)
-        if known is None or known[0] is not raw:
-            known = (raw, queue_pb2_grpc.QueueServiceStub(raw))
-            self._stubs[name] = known
-        return known[1]
+        stub = self._stubs.get(name)
+        if stub is None:
+            stub = queue_pb2_grpc.QueueServiceStub(self._channels.for_server(name).raw)
+            self._stubs[name] = stub
+        return stub
 
 
 class QueueClient:

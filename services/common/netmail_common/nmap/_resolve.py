@@ -80,7 +80,7 @@ class Resolver:
         self._asking = asking
         self._timeout = timeout
         self._gatherer: Gatherer[Lookup, list[Resolution]] = Gatherer(
-            self._call, max_items=256, max_bytes=256 * 1024, size_of=_size_of, in_flight=2
+            self._call, max_items=256, max_bytes=256 * 1024, size_of=_size_of, in_flight=1
         )
 
     async def resolve(self, lookup: Lookup) -> list[Resolution]:
