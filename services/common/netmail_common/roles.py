@@ -42,7 +42,7 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
     _MAILBOX: {
         (Role.POP_IMAP,): (
             "ListMailboxes CreateMailbox DeleteMailbox RenameMailbox SetSubscribed OpenMailbox"
-            " OpenMailboxes"
+            " OpenMailboxes AppendSmallMessage"
             " SyncMailbox WatchMailboxes FetchMessages SearchMessages StoreFlags CopyMessages"
             " MoveMessages ExpungeMessages AppendMessage LockMailbox UseMaildrops GetQuota"
         ),

@@ -1503,6 +1503,51 @@ class AppendEnd(_message.Message):
 Global___AppendEnd: _TypeAlias = AppendEnd  # noqa: Y015
 
 @_typing.final
+class AppendSmallMessageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def start(self) -> Global___AppendStart: ...
+    def __init__(
+        self,
+        *,
+        start: Global___AppendStart | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendSmallMessageRequest: _TypeAlias = AppendSmallMessageRequest  # noqa: Y015
+
+@_typing.final
+class AppendSmallMessageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_VALIDITY_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    uid_validity: _builtins.int
+    uid: _builtins.int
+    def __init__(
+        self,
+        *,
+        uid_validity: _builtins.int = ...,
+        uid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uid", b"uid", "uid_validity", b"uid_validity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendSmallMessageResponse: _TypeAlias = AppendSmallMessageResponse  # noqa: Y015
+
+@_typing.final
 class AppendMessageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -122,6 +122,11 @@ class MailboxServiceStub:
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendMessageRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendMessageResponse.FromString,
                 _registered_method=True)
+        self.AppendSmallMessage = channel.unary_unary(
+                '/netmail.nmap.v1.MailboxService/AppendSmallMessage',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.FromString,
+                _registered_method=True)
         self.LockMailbox = channel.stream_stream(
                 '/netmail.nmap.v1.MailboxService/LockMailbox',
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.SerializeToString,
@@ -254,6 +259,13 @@ class MailboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendSmallMessage(self, request, context):
+        """The same for a message of at most 256 KiB, in one piece.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LockMailbox(self, request_iterator, context):
         """POP3's exclusive lock: held while the stream lives. The first response says whether it is held.
         """
@@ -358,6 +370,11 @@ def add_MailboxServiceServicer_to_server(servicer, server):
                     servicer.AppendMessage,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendMessageRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendMessageResponse.SerializeToString,
+            ),
+            'AppendSmallMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendSmallMessage,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.SerializeToString,
             ),
             'LockMailbox': grpc.stream_stream_rpc_method_handler(
                     servicer.LockMailbox,
@@ -815,6 +832,33 @@ class MailboxService:
             '/netmail.nmap.v1.MailboxService/AppendMessage',
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendMessageRequest.SerializeToString,
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendSmallMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.nmap.v1.MailboxService/AppendSmallMessage',
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,8 @@ class MailboxServiceStub:
     ExpungeMessages: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.ExpungeMessagesRequest, _mailbox_pb2.ExpungeMessagesResponse]
     AppendMessage: _grpc.StreamUnaryMultiCallable[_mailbox_pb2.AppendMessageRequest, _mailbox_pb2.AppendMessageResponse]
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
+    AppendSmallMessage: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.AppendSmallMessageRequest, _mailbox_pb2.AppendSmallMessageResponse]
+    """The same for a message of at most 256 KiB, in one piece."""
     LockMailbox: _grpc.StreamStreamMultiCallable[_mailbox_pb2.LockMailboxRequest, _mailbox_pb2.LockMailboxResponse]
     """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
     UseMaildrops: _grpc.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]
@@ -113,6 +115,8 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     ExpungeMessages: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.ExpungeMessagesRequest, _mailbox_pb2.ExpungeMessagesResponse]  # type: ignore[assignment]
     AppendMessage: _aio.StreamUnaryMultiCallable[_mailbox_pb2.AppendMessageRequest, _mailbox_pb2.AppendMessageResponse]  # type: ignore[assignment]
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
+    AppendSmallMessage: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.AppendSmallMessageRequest, _mailbox_pb2.AppendSmallMessageResponse]  # type: ignore[assignment]
+    """The same for a message of at most 256 KiB, in one piece."""
     LockMailbox: _aio.StreamStreamMultiCallable[_mailbox_pb2.LockMailboxRequest, _mailbox_pb2.LockMailboxResponse]  # type: ignore[assignment]
     """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
     UseMaildrops: _aio.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]  # type: ignore[assignment]
@@ -253,6 +257,14 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailbox_pb2.AppendMessageResponse, _abc.Awaitable[_mailbox_pb2.AppendMessageResponse]]:
         """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
+
+    @_abc_1.abstractmethod
+    def AppendSmallMessage(
+        self,
+        request: _mailbox_pb2.AppendSmallMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mailbox_pb2.AppendSmallMessageResponse, _abc.Awaitable[_mailbox_pb2.AppendSmallMessageResponse]]:
+        """The same for a message of at most 256 KiB, in one piece."""
 
     @_abc_1.abstractmethod
     def LockMailbox(

@@ -354,14 +354,27 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
         upload = self._mail.upload(limit=self._max_message_size)
         async with abandoned_unless_done(upload):
             await receive(upload, requests)
-            target = AppendTarget(
-                start.user_id,
-                start.mailbox,
-                tuple(start.flags),
-                start.internal_date if start.HasField("internal_date") else None,
-            )
-            appended = await self._mail.append(target, await upload.finish())
+            appended = await self._mail.append(_target(start), await upload.finish())
         return pb.AppendMessageResponse(uid_validity=appended.uid_validity, uid=appended.uid)
+
+    async def AppendSmallMessage(
+        self, request: pb.AppendSmallMessageRequest, context: Any
+    ) -> pb.AppendSmallMessageResponse:
+        """APPEND of what fits into one request."""
+        upload = self._mail.upload(limit=self._max_message_size)
+        async with abandoned_unless_done(upload):
+            await upload.write(request.data)
+            appended = await self._mail.append(_target(request.start), await upload.finish())
+        return pb.AppendSmallMessageResponse(uid_validity=appended.uid_validity, uid=appended.uid)
+
+
+def _target(start: pb.AppendStart) -> AppendTarget:
+    return AppendTarget(
+        start.user_id,
+        start.mailbox,
+        tuple(start.flags),
+        start.internal_date if start.HasField("internal_date") else None,
+    )
 
 
 class _Part(Protocol):

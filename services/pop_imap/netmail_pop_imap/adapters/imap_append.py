@@ -1,7 +1,8 @@
 """APPEND: the message goes to the NMAP agent as it comes (RFC 3501 6.3.11, RFC 4315, RFC 7889)."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from netmail.nmap.v1 import mailbox_pb2 as pb
@@ -26,10 +27,10 @@ async def append(session: "ImapSession", command: Append, literal: r.LiteralAnno
     if literal.synchronizing:
         session.write(b"+ OK\r\n")
     session.reader.stream()
-    response = await _Upload(session, command, literal.size).run()
+    uid_validity, uid = await _Upload(session, command, literal.size).run()
     if session.in_mailbox and session.selected.opened.name == command.mailbox:
         await session.sync()
-    session.complete("APPEND completed", f"APPENDUID {response.uid_validity} {response.uid}")
+    session.complete("APPEND completed", f"APPENDUID {uid_validity} {uid}")
 
 
 class _Upload:
@@ -39,30 +40,43 @@ class _Upload:
         self.session = session
         self.command = command
         self.size = size
-        self.call = session.stub.AppendMessage(timeout=_TIMEOUT)
         self.wanted = True
         """The call has not failed yet."""
 
-    async def run(self) -> pb.AppendMessageResponse:
-        """Raises: ReplyError."""
+    async def run(self) -> tuple[int, int]:
+        """Gives UIDVALIDITY and UID. Raises: ReplyError."""
+        if self.size <= CHUNK:
+            return await self._run_small()
+        call = self.session.stub.AppendMessage(timeout=_TIMEOUT)
         try:
-            await self._send(pb.AppendMessageRequest(start=self._start()))
-            done = self.size == 0
-            while not done:
-                event = await self._next()
-                if not isinstance(event, r.LiteralData):
-                    raise UnexpectedEnd("Literal out of place")
-                for begin in range(0, len(event.octets), CHUNK):
-                    data = event.octets[begin : begin + CHUNK]
-                    await self._send(pb.AppendMessageRequest(data=data))
-                done = event.last
+            await self._send(call, pb.AppendMessageRequest(start=self._start()))
+            async for octets in self._pieces():
+                for begin in range(0, len(octets), CHUNK):
+                    data = octets[begin : begin + CHUNK]
+                    await self._send(call, pb.AppendMessageRequest(data=data))
             await self._end_of_command()
-            await self._send(pb.AppendMessageRequest(end=pb.AppendEnd()))
+            await self._send(call, pb.AppendMessageRequest(end=pb.AppendEnd()))
             if self.wanted:
-                await self.call.done_writing()
-            return await self._answer()
+                await call.done_writing()
+            return await self._answer(call)
         finally:
-            self.call.cancel()  # without its end nothing is kept
+            call.cancel()  # without its end nothing is kept
+
+    async def _run_small(self) -> tuple[int, int]:
+        octets = b"".join([piece async for piece in self._pieces()])
+        await self._end_of_command()
+        request = pb.AppendSmallMessageRequest(start=self._start(), data=octets)
+        return await self._answer(self.session.stub.AppendSmallMessage(request))
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        """The literal as it comes."""
+        done = self.size == 0
+        while not done:
+            event = await self._next()
+            if not isinstance(event, r.LiteralData):
+                raise UnexpectedEnd("Literal out of place")
+            yield event.octets
+            done = event.last
 
     def _start(self) -> pb.AppendStart:
         return pb.AppendStart(
@@ -73,20 +87,20 @@ class _Upload:
             size=self.size,
         )
 
-    async def _send(self, part: pb.AppendMessageRequest) -> None:
+    async def _send(self, call: Any, part: pb.AppendMessageRequest) -> None:
         if not self.wanted:
             return
         try:
-            await self.call.write(part)
+            await call.write(part)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             self.wanted = False  # the answer says why, once the client has sent everything
 
-    async def _answer(self) -> pb.AppendMessageResponse:
+    async def _answer(self, call: Any) -> tuple[int, int]:
         try:
-            response: pb.AppendMessageResponse = await self.call
+            response = await call
         except grpc.aio.AioRpcError as error:
             raise reply_for(error, try_create=True) from None
-        return response
+        return response.uid_validity, response.uid
 
     async def _next(self) -> r.Event:
         return await self.session.next_input(self.session.reader.next_event)
