@@ -91,6 +91,20 @@ def test_an_error_at_the_start_ends_with_an_exit_code_and_a_log_line(
     assert '"level": "error"' in done.stderr
 
 
+def test_an_agent_may_open_as_many_files_as_the_system_lets_it() -> None:
+    script = """
+        import resource, sys
+        from netmail_common.lifecycle import run_agent
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        async def main(lifecycle):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+        sys.exit(run_agent(main))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert done.returncode == 0
+
+
 async def test_a_dead_process_is_restarted_and_said_so(tmp_path: Path) -> None:
     died: list[tuple[str, int, float]] = []
     child = ChildProcess("one", agent(tmp_path), lambda *what: died.append(what))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -98,6 +99,12 @@ def _take_fd(name: str) -> int | None:
     return fd
 
 
+def _allow_descriptors() -> None:
+    """Raises the soft limit of open files, often 1024, to the hard one: each client is a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run_agent(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
     """Runs MAIN under uvloop until it returns; the exit code of the process.
 
@@ -124,5 +131,6 @@ def run_agent(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
             lifecycle.detach(loop)
         return EXIT_OK
 
+    _allow_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(attached())
