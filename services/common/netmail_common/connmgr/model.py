@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 __all__ = [
     "ANONYMOUS",
@@ -20,8 +21,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class UserKey:
+class UserKey(NamedTuple):
     """A user of a context; both empty: nobody known by name (legacy clients only)."""
 
     name: str
