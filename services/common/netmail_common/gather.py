@@ -39,6 +39,8 @@ class Gatherer(Generic[Req, Res]):
         self._waiting: deque[tuple[Req, asyncio.Future[Res]]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        # Kept: asking for the running loop is a system call (getpid), and this is a hot path.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, item: Req) -> Res:
         """Sends the item with its neighbours and gives its own result.
@@ -47,7 +49,9 @@ class Gatherer(Generic[Req, Res]):
 
         Raises: what `call` raises, for every item of that call.
         """
-        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        loop = self._loop
         future: asyncio.Future[Res] = loop.create_future()
         self._waiting.append((item, future))
         if self._idle and not self._scheduled:
@@ -58,9 +62,9 @@ class Gatherer(Generic[Req, Res]):
 
     def _start_calls(self) -> None:
         self._scheduled = False
-        while self._idle and (batch := self._take()):
+        while self._loop is not None and self._idle and (batch := self._take()):
             self._idle -= 1
-            task = asyncio.get_running_loop().create_task(self._run(batch))
+            task = self._loop.create_task(self._run(batch))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
 

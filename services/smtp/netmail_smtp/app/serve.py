@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -93,6 +94,9 @@ async def _serve_here(
         http_server(own.smtp.http.listen, health, port_offset=worker),
         serving(installation, own.name, reuse_port=not alone) as (handles, sessions),
     ):
+        # What is here now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         health.set_ready(True)
         lifecycle.announce_ready()
         log.info("receiving", messaging_server=own.name, ports=[h.ports for h in handles])
