@@ -1,5 +1,6 @@
 """Health and metrics by HTTP; logs."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -42,6 +43,24 @@ async def test_readiness_follows_what_is_set_and_the_checks() -> None:
         health.live = False
         assert (await get(port, "/healthz/live"))[0] == 503
     assert seen == [True]
+
+
+async def test_a_port_that_a_predecessor_still_has_is_waited_for() -> None:
+    async with http_server("127.0.0.1:0", Health()) as port:
+        waiting = http_server(f"127.0.0.1:{port}", Health())
+        entering = asyncio.ensure_future(waiting.__aenter__())
+        await asyncio.sleep(0.05)
+        assert not entering.done()
+    assert await entering == port
+    await waiting.__aexit__(None, None, None)
+
+
+async def test_a_port_that_stays_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netmail_common.http_server._PORT_TAKEN_FOR", 0.0)
+    async with http_server("127.0.0.1:0", Health()) as port:
+        with pytest.raises(OSError, match="in use"):
+            async with http_server(f"127.0.0.1:{port}", Health()):
+                pass
 
 
 async def test_metrics_are_counts_and_durations_with_our_prefix() -> None:

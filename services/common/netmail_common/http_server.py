@@ -1,6 +1,9 @@
 """Health and metrics by HTTP, for probes and Prometheus."""
 
+import asyncio
 import contextlib
+import errno
+import time
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
@@ -9,6 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from netmail_common.config._base import parse_host_port
 
 __all__ = ["Health", "http_server"]
+
+_PORT_TAKEN_FOR = 10.0
+_PORT_RETRY = 0.1
 
 
 class Health:
@@ -65,11 +71,24 @@ async def http_server(
     await runner.setup()
     try:
         port = address.port + port_offset if address.port else 0
-        site = web.TCPSite(runner, address.host, port)
-        await site.start()
+        await _start(runner, address.host, port)
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+async def _start(runner: web.AppRunner, host: str, port: int) -> None:
+    """Listens; a predecessor that was cut off and still drains may have the port for a moment."""
+    end = time.monotonic() + _PORT_TAKEN_FOR
+    while True:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+            await asyncio.sleep(_PORT_RETRY)
+        else:
+            return
 
 
 def _application(health: Health) -> web.Application:
