@@ -90,6 +90,8 @@ def run() -> list[Result]:
         for user in users():
             theirs.deliver(user, map(message, range(MESSAGES)))
         slots = [session(user) for user in users()]
+        for slot in slots:  # one at a time: each first login verifies a password in earnest
+            sessions_per_second(ours.port(2110), [slot], 1, b"-ERR")
         return [
             compare(
                 "POP3 login, STAT, RETR, QUIT",

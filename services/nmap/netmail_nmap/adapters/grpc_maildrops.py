@@ -19,6 +19,8 @@ MAX_BODY = 1024 * 1024
 """Octets of a message that may be retrieved here."""
 _ROWS = 100_000
 """Messages in one result of an open step."""
+_GATHER = 0.001
+"""Seconds that a result waits for those of other sessions, if there are steps under way."""
 _BATCH = 2 * 1024 * 1024
 """Octets of results in one response."""
 
@@ -201,7 +203,8 @@ class MaildropStream:
                 )
             )
         await self._end(session)
-        self._answer(Result(session_id=step.session_id, outcome=_OK))
+        if close.remove_uids or close.seen_uids:
+            self._answer(Result(session_id=step.session_id, outcome=_OK))
 
     def _answer(self, result: Result) -> None:
         self._results.append(result)
@@ -212,6 +215,8 @@ class MaildropStream:
         while True:
             await self._writable.wait()
             self._writable.clear()
+            if self._running:
+                await asyncio.sleep(_GATHER)
             await self._flush()
 
     async def _flush(self) -> None:
