@@ -9,11 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 import yaml
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.certificates import Identity
 from netmail_common.config import ConfigError, Installation, parse_config
-from netmail_common.connmgr import ConnectionManagerClient, WatchMode
+from netmail_common.connmgr import ConnectionManagerClient, UserKey, WatchMode
 from netmail_common.grpc_client import Channel
 from netmail_common.roles import Role
 from netmail_connmgr.app import connection_manager
@@ -22,7 +23,9 @@ from tests.connmgr.conftest import IdentityFor, check, login
 
 
 def config(certificates: Path, **manager: Any) -> dict[str, Any]:
+    """Its state is beside the certificates, in a folder of the test run."""
     return {
+        "state_dir": str(certificates.parent / "state"),
         "grpc": {"certificates": str(certificates)},
         "connection_managers": [
             {
@@ -77,6 +80,34 @@ async def test_it_serves_by_its_configuration_and_counts(
     assert 'netmail_connmgr_decisions_total{decision="allowed",reason="login"}' in metrics
     assert "netmail_connmgr_registrations_total{" in metrics
     assert "netmail_connmgr_logins 1.0" in metrics
+
+
+async def test_a_revocation_outlives_the_process(
+    certificates: Path, identity_for: IdentityFor
+) -> None:
+    data = config(certificates, name="cm/1 \u00e4")
+    data["messaging_servers"][0]["connection_manager"] = "cm/1 \u00e4"
+    settings = parse_config(data)
+    for age_ms, outcome in (
+        (0, pb.REGISTER_OUTCOME_REGISTERED),
+        (60_000, pb.REGISTER_OUTCOME_REVOKED),
+    ):
+        async with connection_manager(settings, "cm/1 \u00e4") as running:
+            channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
+            assert (await client.register_one(login(age_ms=age_ms))).outcome == outcome
+            await client.revoke(user=UserKey("alice", "users.demo"))
+            await channel.close()
+
+
+async def test_without_a_place_for_the_journal_it_serves_and_says_so(
+    tmp_path: Path, certificates: Path
+) -> None:
+    (tmp_path / "file").touch()
+    settings = installation(certificates).model_copy(update={"state_dir": tmp_path / "file"})
+    with structlog.testing.capture_logs() as lines:
+        async with connection_manager(settings, "cm1"):
+            pass
+    assert "revocations are forgotten with the process" in [line["event"] for line in lines]
 
 
 async def test_the_udp_front_end_is_refused_by_name(certificates: Path) -> None:

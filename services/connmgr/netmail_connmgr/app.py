@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2_grpc
@@ -18,7 +20,8 @@ from netmail_common.roles import Role
 
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
-from netmail_connmgr.adapters.memory_store import MemoryStore
+from netmail_connmgr.adapters.mark_journal import MarkJournal
+from netmail_connmgr.adapters.memory_store import MemoryStore, boot_time
 from netmail_connmgr.domain.table import TableLimits
 
 __all__ = ["Running", "connection_manager", "run"]
@@ -50,12 +53,14 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
     """
     config = _config(installation, name)
     networks = _networks(config)
+    journal = _journal(installation.state_dir, name)
     store = MemoryStore(
         TableLimits(
             login_lifetime=config.login_lifetime,
             max_networks_per_user=config.max_networks_per_user,
             max_logins=config.max_logins,
-        )
+        ),
+        journal=journal,
     )
     service = ConnectionManagerService(
         store, networks, max_users_per_network=config.max_users_per_network
@@ -66,6 +71,8 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
         connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(service, server)
 
     async with contextlib.AsyncExitStack() as stack:
+        if journal is not None:
+            stack.callback(journal.close)
         cleaner = asyncio.create_task(_clean_up(store))
         stack.push_async_callback(_cancel, cleaner)
         http_port = await stack.enter_async_context(http_server(config.http.listen, health))
@@ -115,6 +122,18 @@ def _networks(config: ConnectionManagerConfig) -> NetworkMap:
         return NetworkMap(AddressRules.from_config(config))
     except ValueError as error:
         raise ConfigError(f"connection manager {config.name!r}: {error}") from error
+
+
+def _journal(state: Path, name: str) -> MarkJournal | None:
+    """The journal of revocations; without a place to write it goes on, and says so."""
+    path = state / f"connmgr-{quote(name, safe='')}.revocations"
+    try:
+        return MarkJournal(path, clock=boot_time)
+    except OSError as error:
+        log.warning(
+            "revocations are forgotten with the process", file=str(path), error=str(error.strerror)
+        )
+        return None
 
 
 async def _clean_up(store: MemoryStore) -> None:

@@ -1,4 +1,7 @@
-"""The login table in this process's memory: one process owns it, and forgets it when it ends."""
+"""The login table in this process's memory: one process owns it, and forgets it when it ends.
+
+Its revocations may be kept in a journal: those must outlive the process.
+"""
 
 import asyncio
 import bisect
@@ -9,8 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from netmail_common.connmgr.model import Login, Registration, Revocation
+from netmail_common.logging import get_logger
 from netmail_common.networks import network_of
 
+from netmail_connmgr.adapters.mark_journal import MarkJournal
 from netmail_connmgr.domain.changes import Change, ChangeLog, MissedChanges
 from netmail_connmgr.domain.marks import TooManyMarks
 from netmail_connmgr.domain.store import (
@@ -21,10 +26,13 @@ from netmail_connmgr.domain.store import (
     RevokeOrder,
     Snapshot,
     StoreFull,
+    StoreUnavailable,
 )
 from netmail_connmgr.domain.table import Found, LoginTable, Registered, TableLimits, UserLogins
 
 __all__ = ["MemoryStore", "boot_time"]
+
+log = get_logger(__name__)
 
 
 def boot_time() -> float:
@@ -39,6 +47,7 @@ class MemoryStore:
         limits: of the table.
         clock: seconds, never going back.
         changes: how much of the past is kept for watchers.
+        journal: where revocations are kept; None: nowhere.
     """
 
     def __init__(
@@ -47,12 +56,16 @@ class MemoryStore:
         *,
         clock: Callable[[], float] = boot_time,
         changes: ChangeLog | None = None,
+        journal: MarkJournal | None = None,
     ) -> None:
         self.instance_id = secrets.token_hex(16)
         self.login_lifetime = limits.login_lifetime
         self._table = LoginTable(limits, changes or ChangeLog())
         self._clock = clock
         self._watchers: set[asyncio.Event] = set()
+        self._journal = journal
+        for revocation in journal.revocations if journal is not None else ():
+            self._table.marks.add(revocation)
 
     def now(self) -> float:
         """Seconds on the clock of the logins' times."""
@@ -72,9 +85,9 @@ class MemoryStore:
         return [self._table.find(place, now) for place in places]
 
     async def revoke(self, order: RevokeOrder) -> int:
-        """Ends logins; how many.
+        """Ends logins; how many. It is in the journal, if there is one, when this returns.
 
-        Raises: StoreFull.
+        Raises: StoreFull; StoreUnavailable: done, but not written.
         """
         before = self._table.changes.revision
         revocation = Revocation(
@@ -91,6 +104,12 @@ class MemoryStore:
         except TooManyMarks:
             raise StoreFull("too many revocations in one day") from None
         self._wake_after(before)
+        if self._journal is not None:
+            try:
+                await self._journal.append(revocation)
+            except OSError as error:
+                log.error("revocation not written", error=str(error))  # noqa: TRY400 - no traceback
+                raise StoreUnavailable from None
         return len(gone)
 
     async def list_logins(self, which: LoginFilter, limit: int, token: str) -> LoginPage:
