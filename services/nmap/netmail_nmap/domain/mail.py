@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag, auto
+from typing import NamedTuple
 
 HIERARCHY_SEPARATOR = "/"
 INBOX = "INBOX"
@@ -145,8 +146,7 @@ class FetchRequest:
     set_seen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedMessage:
+class FetchedMessage(NamedTuple):
     """One message's data; a large body comes in several parts of the same UID."""
 
     uid: int

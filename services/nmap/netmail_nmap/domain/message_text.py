@@ -20,9 +20,10 @@ _BETWEEN = re.compile(r"(\?=)[ \t\r\n]+(?==\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)")
 _NO_CHARSETS = frozenset(
     {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
 )
-_ENCODINGS = (b"base64", b"quoted-printable")
-_ODD_CHARSETS = (b"utf-16", b"utf-7", b"iso-2022", b"hz-gb", b"utf-32", b"ibm", b"cp037")
-"""Charsets in which ASCII letters are not their own octets."""
+ENCODED = (b"base64", b"quoted-printable", b"=?")
+"""A message in ASCII with none of these words has its ASCII text as it stands."""
+SEVEN_BIT_CHARSETS = (b"iso-2022", b"hz-gb", b"utf-7")
+"""Charsets that write other text than ASCII in ASCII."""
 
 
 def decode_charset(data: bytes, charset: str) -> str:
@@ -104,10 +105,7 @@ def may_hold_ascii(header_and_body: bytes, lower_word: bytes) -> bool:
     """
     lower = header_and_body.lower()
     return (
-        lower_word in lower
-        or any(encoding in lower for encoding in _ENCODINGS)
-        or any(charset in lower for charset in _ODD_CHARSETS)
-        or not lower.isascii()
+        lower_word in lower or any(encoded in lower for encoded in ENCODED) or not lower.isascii()
     )
 
 

@@ -12,6 +12,8 @@ from email.utils import parsedate_tz
 
 from netmail_nmap.domain.errors import InvalidRequest
 from netmail_nmap.domain.message_text import (
+    ENCODED,
+    SEVEN_BIT_CHARSETS,
     body_texts,
     decode_header,
     decode_value,
@@ -67,6 +69,60 @@ class Names:
     """The bits of a flag; 0 if no message has it."""
     object_id: Callable[[int], str]
     """The object id of a message by its body's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What has to be read to decide a key.
+
+    A message can match only if it has at least one of the words (lower case), or something else
+    than ASCII, in its header or anywhere; no words: it has to be looked at.
+    """
+
+    header: bool = False
+    body: bool = False
+    modseq: bool = False
+    header_words: tuple[bytes, ...] = ()
+    body_words: tuple[bytes, ...] = ()
+
+
+def needs_of(key: SearchKey) -> Needs:
+    """Finds out what a key needs."""
+    match key:
+        case AllOf(keys):
+            return _needs_of_some([needs_of(part) for part in keys], keep_words=True)
+        case AnyOf(keys):
+            return _needs_of_some([needs_of(part) for part in keys], keep_words=False)
+        case Not(inner):
+            return _needs_of_some([needs_of(inner)], keep_words=False)
+        case HeaderContains(_, text):
+            word = _longest_ascii_word(text.casefold())
+            return Needs(header=True, header_words=(word, b"=?") if word else ())
+        case BodyContains(text) | TextContains(text):
+            word = _longest_ascii_word(text.casefold())
+            return Needs(header=True, body=True, body_words=(word, *ENCODED) if word else ())
+        case Date(DateField.SENT, _, _):
+            return Needs(header=True)
+        case _:
+            return Needs(modseq=isinstance(key, ModseqAtLeast))
+
+
+def _body_words(needle: str) -> tuple[bytes, ...]:
+    if not needle.isascii():
+        return (*ENCODED, *SEVEN_BIT_CHARSETS)
+    word = _longest_ascii_word(needle)
+    return (word, *ENCODED) if word else ()
+
+
+def _needs_of_some(parts: list[Needs], *, keep_words: bool) -> Needs:
+    """Every part of AllOf must match, so that the words of any one of them will do."""
+    return Needs(
+        header=any(part.header for part in parts),
+        body=any(part.body for part in parts),
+        modseq=any(part.modseq for part in parts),
+        header_words=next((p.header_words for p in parts if p.header_words and keep_words), ()),
+        body_words=next((p.body_words for p in parts if p.body_words and keep_words), ()),
+    )
 
 
 def compile_key(key: SearchKey, names: Names, depth: int = 0) -> Predicate:

@@ -20,7 +20,7 @@ from netmail_nmap.adapters.sqlite._statements import (
 )
 
 CHUNK = 256 * 1024
-MAX_HEADER = 1024 * 1024
+MAX_HEADER = 128 * 1024
 """A header section that is longer is cut here for header FETCH and SEARCH; no octet is lost."""
 CHUNK_BITS = 16
 NOT_YET = 2**62

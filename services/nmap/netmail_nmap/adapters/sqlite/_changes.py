@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ from netmail_nmap.domain.mail import (
     Expunged,
     FlagsStored,
     MailboxChange,
+    MessageColumns,
     StoreMode,
     StoreRequest,
     SystemFlag,
@@ -59,6 +61,14 @@ _ALL = Statement(
     .where(messages.c.mailbox_id == sa.bindparam("mailbox"))
     .order_by(messages.c.uid)
 )
+_DELETED = Statement(
+    sa.select(messages.c.uid)
+    .where(
+        messages.c.mailbox_id == sa.bindparam("mailbox"),
+        messages.c.flags.op("&")(int(SystemFlag.DELETED)) != 0,
+    )
+    .order_by(messages.c.uid)
+)
 _SET_FLAGS = Statement(
     sa.update(messages)
     .where(messages.c.mailbox_id == sa.bindparam("mailbox"), messages.c.uid.in_(ids_of("uids")))
@@ -86,7 +96,7 @@ _QUOTA = Statement(
 )
 
 
-def store_flags(core: Core, transaction: Transaction, request: StoreRequest) -> FlagsStored:
+def store_flags(core: Core, transaction: Transaction, *, request: StoreRequest) -> FlagsStored:
     """STORE; messages whose flags stay as they are keep their modseq."""
     driver = transaction.driver
     row = _mailboxes.by_id(driver, request.user_id, request.mailbox_id)
@@ -125,6 +135,42 @@ def store_flags(core: Core, transaction: Transaction, request: StoreRequest) -> 
         modseq if by_mask else row.highest_modseq,
         row.highest_modseq,
     )
+
+
+def joined_flags(parts: Sequence[FlagsStored]) -> FlagsStored:
+    """The outcome of a STORE that was done in parts."""
+    if len(parts) == 1:
+        return parts[0]
+    texts: dict[str, int] = {}
+    flag_set = []
+    for part in parts:
+        numbers = [texts.setdefault(text, len(texts)) for text in part.changed.flag_sets]
+        flag_set += [numbers[index] for index in part.changed.flag_set]
+    columns = MessageColumns(
+        [uid for part in parts for uid in part.changed.uids],
+        [modseq for part in parts for modseq in part.changed.modseqs],
+        flag_set,
+        list(texts),
+    )
+    modified = [uid for part in parts for uid in part.modified_uids]
+    return FlagsStored(columns, modified, parts[-1].highest_modseq, _previous_modseq(parts))
+
+
+def joined_expunged(parts: Sequence[Expunged]) -> Expunged:
+    """The outcome of an EXPUNGE that was done in parts."""
+    uids = [uid for part in parts for uid in part.uids]
+    return Expunged(uids, parts[-1].highest_modseq, _previous_modseq(parts))
+
+
+def _previous_modseq(parts: Sequence[FlagsStored | Expunged]) -> int:
+    """The modseq before all parts; if others changed the mailbox in between, the one at the end.
+
+    That is a modseq at which no caller was before, so that he looks what else happened.
+    """
+    for part, following in pairwise(parts):
+        if following.previous_modseq != part.highest_modseq:
+            return parts[-1].highest_modseq
+    return parts[0].previous_modseq
 
 
 def copy(
@@ -183,10 +229,10 @@ def move_everything(
 def expunge(
     core: Core,
     transaction: Transaction,
+    *,
     user_id: int,
     mailbox_id: int,
-    uids: Sequence[int] | None,
-    *,
+    uids: Sequence[int],
     only_deleted: bool,
 ) -> Expunged:
     """EXPUNGE, UID EXPUNGE, or POP3's QUIT."""
@@ -199,6 +245,14 @@ def expunge(
         removed = [message for message in removed if message.flags & SystemFlag.DELETED]
     modseq = _remove(core, transaction, row, removed, drop_bodies=True)
     return Expunged([message.uid for message in removed], modseq, row.highest_modseq)
+
+
+def deleted_uids(driver: Driver, user_id: int, mailbox_id: int) -> list[int]:
+    """UIDs of messages that are marked as deleted. Raises: MailboxGone."""
+    row = _mailboxes.by_id(driver, user_id, mailbox_id)
+    if row.deleted == 0:
+        return []
+    return [uid for (uid,) in _DELETED.rows(driver, mailbox=mailbox_id)]
 
 
 def check_quota(driver: Driver, user_id: int, more: int) -> None:

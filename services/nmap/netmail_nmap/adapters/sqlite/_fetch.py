@@ -1,12 +1,15 @@
 """FETCH: data of many messages, in batches that are read independently of each other."""
 
+import functools
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import bodies, body_chunks, messages
-from netmail_nmap.adapters.sqlite import _bodies, _changes, _mailboxes
+from netmail_nmap.adapters.sqlite import _bodies, _bulk, _changes, _mailboxes
 from netmail_nmap.adapters.sqlite._core import Core
 from netmail_nmap.adapters.sqlite._flags import FlagNames
 from netmail_nmap.adapters.sqlite._readers import Snapshot
@@ -20,43 +23,34 @@ _HEADER_ESTIMATE = 2_048
 _PART = 1024 * 1024
 """Octets of one part of a large message."""
 
-_META = Statement(
-    sa.select(
-        messages.c.uid,
-        messages.c.modseq,
-        messages.c.flags,
-        messages.c.internal_date,
-        messages.c.save_date,
-        messages.c.size,
-        messages.c.body_id,
-    )
-    .where(
-        messages.c.mailbox_id == sa.bindparam("mailbox"),
-        messages.c.uid.between(sa.bindparam("first"), sa.bindparam("last")),
-        messages.c.modseq > sa.bindparam("since"),
-    )
-    .order_by(messages.c.uid)
+_COLUMNS = (
+    messages.c.uid,
+    messages.c.modseq,
+    messages.c.flags,
+    messages.c.internal_date,
+    messages.c.save_date,
+    messages.c.size,
+    messages.c.body_id,
 )
-_META_SOME = Statement(
-    sa.select(
-        messages.c.uid,
-        messages.c.modseq,
-        messages.c.flags,
-        messages.c.internal_date,
-        messages.c.save_date,
-        messages.c.size,
-        messages.c.body_id,
+
+
+def _metas(condition: sa.ColumnElement[bool]) -> Statement:
+    """Columns as arrays, in one row: see `_messages`."""
+    rows = (
+        sa.select(*_COLUMNS)
+        .where(
+            messages.c.mailbox_id == sa.bindparam("mailbox"),
+            condition,
+            messages.c.modseq > sa.bindparam("since"),
+        )
+        .order_by(messages.c.uid)
+        .subquery()
     )
-    .where(
-        messages.c.mailbox_id == sa.bindparam("mailbox"),
-        messages.c.uid.in_(ids_of("uids")),
-        messages.c.modseq > sa.bindparam("since"),
-    )
-    .order_by(messages.c.uid)
-)
-_HEADERS = Statement(
-    sa.select(bodies.c.id, bodies.c.header).where(bodies.c.id.in_(ids_of("bodies")))
-)
+    return Statement(sa.select(*(sa.func.json_group_array(column) for column in rows.c)))
+
+
+_META = _metas(messages.c.uid.between(sa.bindparam("first"), sa.bindparam("last")))
+_META_SOME = _metas(messages.c.uid.in_(ids_of("uids")))
 _SMALL = Statement(
     sa.select(bodies.c.id, bodies.c.header, body_chunks.c.data)
     .select_from(
@@ -84,17 +78,19 @@ async def fetch(core: Core, request: FetchRequest) -> AsyncIterator[Sequence[Fet
         seen = StoreRequest(
             request.user_id, request.mailbox_id, request.uids, StoreMode.ADD, ("\\Seen",)
         )
-        await core.writer.run(lambda transaction: _changes.store_flags(core, transaction, seen))
-    metas, names = await core.readers.run(lambda snapshot: _read_metas(snapshot, request))
-    describe = _describer(core, request, names)
-    for batch in _batches(metas, request):
-        if request.body and batch[0].size > _BATCH_OCTETS:
-            async for part in _large(core, request, batch[0], describe):
+        await core.writer.run(functools.partial(_changes.store_flags, core, request=seen))
+    reader = _Reader(core, request)
+    batches, first = await core.readers.run(reader.begin)
+    if first is not None:
+        yield first
+    for batch in batches:
+        if reader.is_large(batch):
+            async for part in _large(core, request, batch[0], reader.describe):
                 yield [part]
         elif request.body or request.header:
-            yield await core.readers.run(_reader(request, batch, describe))
+            yield await core.readers.run(functools.partial(reader.read, batch))
         else:
-            yield [describe(meta, b"", b"", False) for meta in batch]
+            yield [reader.describe(meta, b"", b"", False) for meta in batch]
 
 
 _Describe = Callable[[_Meta, bytes, bytes, bool], FetchedMessage]
@@ -104,33 +100,16 @@ def _read_metas(snapshot: Snapshot, request: FetchRequest) -> tuple[list[_Meta],
     driver = snapshot.driver
     row = _mailboxes.by_id(driver, request.user_id, request.mailbox_id)
     uids = request.uids
-    since = request.changed_since
-    if len(uids) * 2 > uids[-1] - uids[0]:
-        rows = _META.all(driver, mailbox=row.id, first=uids[0], last=uids[-1], since=since)
-        if len(rows) > len(uids) or len(uids) <= uids[-1] - uids[0]:
-            wanted = set(uids)
-            rows = [found for found in rows if found[0] in wanted]
+    since, span = request.changed_since, uids[-1] - uids[0] + 1
+    if len(uids) * 2 > span:
+        arrays = _META.first(driver, mailbox=row.id, first=uids[0], last=uids[-1], since=since)
     else:
-        rows = _META_SOME.all(driver, mailbox=row.id, uids=id_list(uids), since=since)
-    return [_Meta(*found) for found in rows], FlagNames.load(driver, row.id)
-
-
-def _describer(core: Core, request: FetchRequest, names: FlagNames) -> _Describe:
-    def describe(meta: _Meta, header: bytes, body: bytes, more: bool) -> FetchedMessage:
-        return FetchedMessage(
-            meta.uid,
-            header,
-            body,
-            more,
-            names.text(meta.flags) if request.flags else "",
-            meta.size if request.size else 0,
-            meta.internal_date if request.internal_date else 0,
-            meta.modseq if request.modseq else 0,
-            core.ids.message_object_id(meta.body_id) if request.object_id else "",
-            meta.save_date if request.save_date else 0,
-        )
-
-    return describe
+        arrays = _META_SOME.first(driver, mailbox=row.id, uids=id_list(uids), since=since)
+    metas = list(map(_Meta, *(json.loads(array) for array in arrays or ())))
+    if len(uids) < span < len(uids) * 2:
+        wanted = set(uids)
+        metas = [meta for meta in metas if meta.uid in wanted]
+    return metas, FlagNames.load(driver, row.id)
 
 
 def _batches(metas: Sequence[_Meta], request: FetchRequest) -> Iterator[list[_Meta]]:
@@ -149,24 +128,70 @@ def _batches(metas: Sequence[_Meta], request: FetchRequest) -> Iterator[list[_Me
         yield batch
 
 
-def _reader(
-    request: FetchRequest, batch: list[_Meta], describe: _Describe
-) -> Callable[[Snapshot], list[FetchedMessage]]:
-    def read(snapshot: Snapshot) -> list[FetchedMessage]:
+class _Reader:
+    """Reads the messages of one request, batch by batch."""
+
+    def __init__(self, core: Core, request: FetchRequest) -> None:
+        self._core = core
+        self._request = request
+        self._names = FlagNames({})
+
+    def begin(
+        self, snapshot: Snapshot
+    ) -> tuple[Iterator[list[_Meta]], list[FetchedMessage] | None]:
+        """Finds the messages, and reads the first batch along with it: often it is the only one."""
+        request = self._request
+        metas, self._names = _read_metas(snapshot, request)
+        batches = _batches(metas, request)
+        if not request.body and not request.header:
+            return batches, None
+        first = next(batches, None)
+        if first is None:
+            return iter(()), None
+        if self.is_large(first):
+            return chain([first], batches), None
+        return batches, self.read(first, snapshot)
+
+    def is_large(self, batch: Sequence[_Meta]) -> bool:
+        """Whether it is one message that has to be read in parts."""
+        return self._request.body and batch[0].size > _BATCH_OCTETS
+
+    def describe(self, meta: _Meta, header: bytes, body: bytes, more: bool) -> FetchedMessage:
+        """What was asked for of one message."""
+        request = self._request
+        return FetchedMessage(
+            meta.uid,
+            header,
+            body,
+            more,
+            self._names.text(meta.flags) if request.flags else "",
+            meta.size if request.size else 0,
+            meta.internal_date if request.internal_date else 0,
+            meta.modseq if request.modseq else 0,
+            self._core.ids.message_object_id(meta.body_id) if request.object_id else "",
+            meta.save_date if request.save_date else 0,
+        )
+
+    def read(self, batch: Sequence[_Meta], snapshot: Snapshot) -> list[FetchedMessage]:
+        """A batch of messages; those that were removed meanwhile are left out."""
         driver = snapshot.driver
+        if self._request.body:
+            return self._read_bodies(driver, batch)
+        headers = dict(_bulk.read_headers(driver, {meta.body_id for meta in batch}))
+        return [
+            self.describe(meta, header, b"", False)
+            for meta in batch
+            if (header := headers.get(meta.body_id)) is not None
+        ]
+
+    def _read_bodies(self, driver: Driver, batch: Sequence[_Meta]) -> list[FetchedMessage]:
+        request = self._request
         body_ids = id_list({meta.body_id for meta in batch})
-        fetched = []
-        if not request.body:
-            headers = dict(_HEADERS.rows(driver, bodies=body_ids))
-            for meta in batch:
-                header = headers.get(meta.body_id)
-                if header is not None:
-                    fetched.append(describe(meta, header, b"", False))
-            return fetched
         wholes = {
             body_id: (header, data or b"")
             for body_id, header, data in _SMALL.rows(driver, bodies=body_ids)
         }
+        fetched = []
         for meta in batch:
             if meta.body_id not in wholes:
                 continue
@@ -178,10 +203,8 @@ def _reader(
             if request.body_offset or request.body_length:
                 start, end = _range(request, meta)
                 body = body[start:end]
-            fetched.append(describe(meta, header if request.header else b"", body, False))
+            fetched.append(self.describe(meta, header if request.header else b"", body, False))
         return fetched
-
-    return read
 
 
 def _range(request: FetchRequest, meta: _Meta) -> tuple[int, int]:

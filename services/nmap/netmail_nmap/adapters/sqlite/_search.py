@@ -1,26 +1,44 @@
-"""SEARCH: columns of all messages first, headers of the undecided, bodies of the rest."""
+"""SEARCH: the engine decides by columns what it can; headers and bodies are looked at in bulk.
+
+Each step is a read of its own, so that a long search keeps no snapshot and others get a turn.
+"""
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from netmail_nmap.adapters.schema import bodies, messages
-from netmail_nmap.adapters.sqlite import _bodies, _mailboxes
+from netmail_nmap.adapters.schema import messages
+from netmail_nmap.adapters.sqlite import _bodies, _bulk, _mailboxes
+from netmail_nmap.adapters.sqlite._bulk import Bulk
 from netmail_nmap.adapters.sqlite._core import Core
 from netmail_nmap.adapters.sqlite._flags import FlagNames
 from netmail_nmap.adapters.sqlite._readers import Snapshot
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
+from netmail_nmap.adapters.sqlite._search_sql import condition
+from netmail_nmap.adapters.sqlite._statements import Driver, id_list, ids_of
 from netmail_nmap.domain.mail import SearchOutcome
-from netmail_nmap.domain.search import AllOf, AnyOf, ModseqAtLeast, Not, SearchKey
-from netmail_nmap.domain.search_match import Candidate, Names, Predicate, compile_key
+from netmail_nmap.domain.search import SearchKey
+from netmail_nmap.domain.search_match import (
+    Candidate,
+    Names,
+    Needs,
+    Predicate,
+    compile_key,
+    needs_of,
+)
 
 BODY_LIMIT = 8 * 1024 * 1024
 """Octets of a body that are searched: what is behind is an attachment."""
-_HEADERS_AT_ONCE = 2_000
-_BODIES_AT_ONCE = 200
-_BODY_OCTETS_AT_ONCE = 16 * 1024 * 1024
+_HEADERS_AT_ONCE = 500
+_BODIES_AT_ONCE = 1_000
+_OCTETS_AT_ONCE = 2 * 1024 * 1024
+_SMALL = _bodies.CHUNK
+"""A message of at most so many octets is whole in its header and first chunk."""
 
+_Row = tuple[int, int, int, int, int, int, int]
+"""The columns below; what a Candidate begins with."""
 _COLUMNS = (
     messages.c.uid,
     messages.c.modseq,
@@ -30,123 +48,137 @@ _COLUMNS = (
     messages.c.size,
     messages.c.body_id,
 )
-_ALL = Statement(
-    sa.select(*_COLUMNS)
-    .where(messages.c.mailbox_id == sa.bindparam("mailbox"))
-    .order_by(messages.c.uid)
-)
-_SOME = Statement(
-    sa.select(*_COLUMNS)
-    .where(messages.c.mailbox_id == sa.bindparam("mailbox"), messages.c.uid.in_(ids_of("uids")))
-    .order_by(messages.c.uid)
-)
-_HEADERS = Statement(
-    sa.select(bodies.c.id, bodies.c.header).where(bodies.c.id.in_(ids_of("bodies")))
-)
+_UID, _MODSEQ, _SIZE, _BODY = 0, 1, 5, 6
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search under way."""
+
+    predicate: Predicate
+    needs: Needs
+    undecided: list[_Row]
+    matching: list[_Row]
+
+    def decide(self, row: _Row, header: bytes | None = None, body: bytes | None = None) -> bool:
+        """Takes a match; tells whether it is still undecided."""
+        answer = self.predicate(Candidate(*row, header, body))
+        if answer:
+            self.matching.append(row)
+        return answer is None
 
 
 async def search(
     core: Core, user_id: int, mailbox_id: int, key: SearchKey, uids: Sequence[int]
 ) -> SearchOutcome:
-    """See `netmail_nmap.domain.store.MailStore.search`.
-
-    Each step is a read of its own, so that a long search keeps no snapshot and others get a turn.
-    """
-    predicate: Predicate | None = None
-
-    def columns(snapshot: Snapshot) -> tuple[list[Candidate], list[Candidate]]:
-        nonlocal predicate
-        driver = snapshot.driver
-        row = _mailboxes.by_id(driver, user_id, mailbox_id)
-        flags = FlagNames.load(driver, row.id)
-        predicate = compile_key(key, Names(flags.mask, core.ids.message_object_id))
-        found = (
-            _SOME.rows(driver, mailbox=row.id, uids=id_list(uids))
-            if uids
-            else _ALL.rows(driver, mailbox=row.id)
-        )
-        return _decide(predicate, [Candidate(*columns) for columns in found])
-
-    def headers(batch: Sequence[Candidate], snapshot: Snapshot) -> list[Candidate]:
-        _load_headers(snapshot.driver, batch)
-        yes, undecided = _decide(_known(predicate), batch)
-        matching.extend(yes)
-        return undecided
-
-    def texts(batch: Sequence[Candidate], snapshot: Snapshot) -> None:
-        for message in batch:
-            _load_body(snapshot.driver, message)
-            yes, _ = _decide(_known(predicate), [message])
-            matching.extend(yes)
-            message.header = message.body = None
-
-    matching, undecided = await core.readers.run_heavy(columns)
-    for start in range(0, len(undecided), _HEADERS_AT_ONCE):
-        batch = undecided[start : start + _HEADERS_AT_ONCE]
-        need_body = await core.readers.run_heavy(functools.partial(headers, batch))
-        for message in batch:
-            message.header = None
-        for part in _by_octets(need_body):
-            await core.readers.run_heavy(functools.partial(texts, part))
-    matching.sort(key=lambda message: message.uid)
-    highest = max((message.modseq for message in matching), default=0)
-    return SearchOutcome(
-        [message.uid for message in matching], highest if _asks_for_modseq(key) else 0
+    """See `netmail_nmap.domain.store.MailStore.search`."""
+    needs = needs_of(key)
+    found = await core.readers.run_heavy(
+        functools.partial(_by_columns, core, user_id, mailbox_id, key, needs, uids)
     )
+    if isinstance(found, SearchOutcome):
+        return found
+    if needs.header_words or not needs.body:
+        rows, found.undecided = found.undecided, []
+        for start in range(0, len(rows), _HEADERS_AT_ONCE):
+            batch = rows[start : start + _HEADERS_AT_ONCE]
+            await core.readers.run_heavy(functools.partial(_by_headers, found, batch))
+    for batch in _batches(found.undecided):
+        await core.readers.run_heavy(functools.partial(_by_bodies, found, batch))
+    found.matching.sort()
+    highest = max((row[_MODSEQ] for row in found.matching), default=0)
+    return SearchOutcome([row[_UID] for row in found.matching], highest if needs.modseq else 0)
 
 
-def _known(predicate: Predicate | None) -> Predicate:
-    if predicate is None:
-        raise AssertionError("the columns are read first")
-    return predicate
+def _by_columns(
+    core: Core,
+    user_id: int,
+    mailbox_id: int,
+    key: SearchKey,
+    needs: Needs,
+    uids: Sequence[int],
+    snapshot: Snapshot,
+) -> SearchOutcome | _Search:
+    driver = snapshot.driver
+    row = _mailboxes.by_id(driver, user_id, mailbox_id)
+    names = Names(FlagNames.load(driver, row.id).mask, core.ids.message_object_id)
+    predicate = compile_key(key, names)
+    where, exact = condition(key, names)
+    query = sa.select(*_COLUMNS).where(messages.c.mailbox_id == row.id, where)
+    if uids:
+        query = query.where(messages.c.uid.in_(ids_of("uids")))
+    rows = query.order_by(messages.c.uid).subquery()
+    wanted = (rows.c.uid, rows.c.modseq) if exact else rows.c
+    arrays = snapshot.connection.execute(
+        sa.select(*(sa.func.json_group_array(column) for column in wanted)),
+        {"uids": id_list(uids)} if uids else {},
+    ).one()
+    columns = [json.loads(array) for array in arrays]
+    if exact:
+        return SearchOutcome(columns[0], max(columns[1], default=0) if needs.modseq else 0)
+    found = _Search(predicate, needs, list(zip(*columns, strict=True)), [])
+    if not needs.header and not needs.body:
+        found.undecided = [candidate for candidate in found.undecided if found.decide(candidate)]
+    return found
 
 
-def _decide(
-    predicate: Predicate, candidates: Sequence[Candidate]
-) -> tuple[list[Candidate], list[Candidate]]:
-    yes, undecided = [], []
-    for candidate in candidates:
-        answer = predicate(candidate)
-        if answer:
-            yes.append(candidate)
-        elif answer is None:
-            undecided.append(candidate)
-    return yes, undecided
+def _by_headers(found: _Search, batch: Sequence[_Row], snapshot: Snapshot) -> None:
+    """Looks at headers; those that certainly lack the words are not even taken apart."""
+    bulk = _bulk.read_headers(snapshot.driver, [row[_BODY] for row in batch])
+    for row, header in _worth_a_look(bulk, batch, found.needs.header_words):
+        if found.decide(row, header):
+            found.undecided.append(row)
 
 
-def _load_headers(driver: Driver, batch: Sequence[Candidate]) -> None:
-    """A message that was removed meanwhile has an empty header."""
-    found = dict(_HEADERS.rows(driver, bodies=id_list({message.body_id for message in batch})))
-    for message in batch:
-        message.header = found.get(message.body_id, b"")
+def _by_bodies(found: _Search, batch: Sequence[_Row], snapshot: Snapshot) -> None:
+    driver = snapshot.driver
+    if len(batch) == 1 and batch[0][_SIZE] > _SMALL:
+        found.decide(batch[0], *_load_message(driver, batch[0]))
+        return
+    bulk = _bulk.read_messages(driver, [row[_BODY] for row in batch])
+    for row, octets in _worth_a_look(bulk, batch, found.needs.body_words):
+        end = _bodies.header_end(octets)
+        found.decide(row, octets[:end], octets[end:])
 
 
-def _load_body(driver: Driver, message: Candidate) -> None:
-    found = _bodies.read_header(driver, message.body_id)
+def _worth_a_look(
+    bulk: Bulk, batch: Sequence[_Row], words: Sequence[bytes]
+) -> Iterator[tuple[_Row, bytes]]:
+    """Messages that have one of the words, or something else than ASCII; no words: all."""
+    if len(bulk) < len(batch):  # some were removed meanwhile
+        there = set(bulk.ids)
+        batch = [row for row in batch if row[_BODY] in there]
+    indexes: Iterable[int] = range(len(bulk))
+    if words:
+        with_words = bulk.find(words)
+        if not bulk.data.isascii():
+            with_words |= {index for index, (_, data) in enumerate(bulk) if not data.isascii()}
+        indexes = sorted(with_words)
+    for index in indexes:
+        yield batch[index], bulk.octets(index)
+
+
+def _load_message(driver: Driver, row: _Row) -> tuple[bytes, bytes]:
+    """Header and the beginning of the body; a message that was removed meanwhile is empty."""
+    found = _bodies.read_header(driver, row[_BODY])
     header = b"" if found is None else found[0]
-    end = min(message.size, len(header) + BODY_LIMIT)
-    message.header = header
-    message.body = b"".join(_bodies.read_range(driver, message.body_id, len(header), end))
+    end = min(row[_SIZE], len(header) + BODY_LIMIT)
+    return header, b"".join(_bodies.read_range(driver, row[_BODY], len(header), end))
 
 
-def _by_octets(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Parts that take about the same time."""
-    parts: list[list[Candidate]] = []
+def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Small messages together, large ones alone."""
+    batch: list[_Row] = []
     octets = 0
-    for candidate in candidates:
-        if not parts or len(parts[-1]) == _BODIES_AT_ONCE or octets > _BODY_OCTETS_AT_ONCE:
-            parts.append([])
-            octets = 0
-        parts[-1].append(candidate)
-        octets += min(candidate.size, BODY_LIMIT)
-    return parts
-
-
-def _asks_for_modseq(key: SearchKey) -> bool:
-    match key:
-        case AllOf(keys) | AnyOf(keys):
-            return any(_asks_for_modseq(k) for k in keys)
-        case Not(inner):
-            return _asks_for_modseq(inner)
-        case _:
-            return isinstance(key, ModseqAtLeast)
+    for row in rows:
+        large = row[_SIZE] > _SMALL
+        if batch and (large or len(batch) == _BODIES_AT_ONCE or octets > _OCTETS_AT_ONCE):
+            yield batch
+            batch, octets = [], 0
+        if large:
+            yield [row]
+            continue
+        batch.append(row)
+        octets += row[_SIZE]
+    if batch:
+        yield batch

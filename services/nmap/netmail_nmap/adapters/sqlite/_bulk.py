@@ -1,0 +1,108 @@
+"""Many headers, or many small messages, read in one step.
+
+A row for each message would give up and take back the GIL each time. The engine joins them into
+one blob instead, which also lets SEARCH look through all of them at once.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+
+import sqlalchemy as sa
+
+from netmail_nmap.adapters.schema import bodies, body_chunks
+from netmail_nmap.adapters.sqlite._bodies import CHUNK_BITS
+from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list
+
+
+def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement:
+    """Ids, lengths and the octets themselves, in the order of the ids asked for."""
+    wanted = sa.func.json_each(sa.bindparam("bodies")).table_valued("key", "value")
+    rows = (
+        sa.select(bodies.c.id, octets.label("octets"))
+        .select_from(wanted.join(tables, bodies.c.id == wanted.c.value))
+        .order_by(wanted.c.key)
+        .subquery()
+    )
+    return Statement(
+        sa.select(
+            sa.func.json_group_array(rows.c.id),
+            sa.func.json_group_array(sa.func.length(rows.c.octets)),
+            sa.cast(sa.func.group_concat(rows.c.octets, sa.literal_column("''")), sa.LargeBinary),
+        )
+    )
+
+
+_HEADERS = _joined(bodies.c.header, bodies)
+_MESSAGES = _joined(
+    sa.cast(
+        bodies.c.header.op("||")(sa.func.coalesce(body_chunks.c.data, sa.literal_column("x''"))),
+        sa.LargeBinary,
+    ),
+    bodies.outerjoin(body_chunks, body_chunks.c.id == bodies.c.id * (1 << CHUNK_BITS)),
+)
+
+
+class Bulk:
+    """Octets of several bodies, one behind the other.
+
+    Attributes:
+        ids: of the bodies that are there, in the order asked for.
+        data: all octets.
+    """
+
+    __slots__ = ("_ends", "data", "ids")
+
+    def __init__(self, ids: list[int], lengths: list[int], data: bytes) -> None:
+        self.ids = ids
+        self.data = data
+        self._ends = list(accumulate(lengths))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def octets(self, index: int) -> bytes:
+        """Those of one body."""
+        return self.data[self._ends[index - 1] if index else 0 : self._ends[index]]
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Each body's id and octets."""
+        start = 0
+        for body_id, end in zip(self.ids, self._ends, strict=True):
+            yield body_id, self.data[start:end]
+            start = end
+
+    def find(self, words: Iterable[bytes]) -> set[int]:
+        """Indexes of the bodies that have at least one of the words (lower case), in any case.
+
+        A word across the border of two bodies counts for the second: better one too many.
+        """
+        lower = self.data.lower()
+        found: set[int] = set()
+        for word in words:
+            position = lower.find(word)
+            while position >= 0:
+                index = bisect_right(self._ends, position)
+                if index == len(self._ends):
+                    break
+                found.add(index)
+                if position + len(word) > self._ends[index] and index + 1 < len(self._ends):
+                    found.add(index + 1)
+                position = lower.find(word, self._ends[index])
+        return found
+
+
+def read_headers(driver: Driver, body_ids: Iterable[int]) -> Bulk:
+    """The header sections of these bodies."""
+    return _read(_HEADERS, driver, body_ids)
+
+
+def read_messages(driver: Driver, body_ids: Iterable[int]) -> Bulk:
+    """Header section and first chunk of these bodies: the whole message if it is small."""
+    return _read(_MESSAGES, driver, body_ids)
+
+
+def _read(statement: Statement, driver: Driver, body_ids: Iterable[int]) -> Bulk:
+    ids, lengths, data = statement.first(driver, bodies=id_list(body_ids)) or ("[]", "[]", None)
+    return Bulk(json.loads(ids), json.loads(lengths), data or b"")
