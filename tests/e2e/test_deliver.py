@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 from netmail.nmap.v1 import queue_pb2
 from netmail_common.certificates import Identity
 from netmail_common.config import Installation, parse_config
@@ -208,6 +209,26 @@ async def test_a_queued_message_is_delivered_and_leaves_the_queue(
         assert message.sender == ALICE
         assert sorted(message.recipients) == [BOB, CAROL]
         assert message.data == DATA
+
+
+async def test_each_attempt_is_one_log_line_without_any_message_text(
+    certificates: Path, tmp_path: Path
+) -> None:
+    script = Script(replies={f"RCPT TO:<{BOB}>": "550 5.1.1 no such user"})
+    async with scripted_host(script) as host, site(certificates, tmp_path, host) as here:
+        with structlog.testing.capture_logs() as lines:
+            message_id = await here.submit(BOB, CAROL, sender="")
+            await here.until_empty()
+        told = [line for line in lines if line["event"].startswith("delivery ")]
+        assert {line["event"] for line in told} == {"delivery failed", "delivery delivered"}
+        failed = next(line for line in told if line["event"] == "delivery failed")
+        assert failed["message_id"] == message_id
+        assert failed["domain"] == "example.net"
+        assert failed["host"] == f"127.0.0.1[127.0.0.1]:{host.port}"
+        assert failed["tls"] == "none"
+        assert failed["status"] == "5.1.1"
+        assert failed["why"] == "smtp; 550 5.1.1 no such user"
+        assert "text" not in str(told)
 
 
 async def test_large_messages_are_streamed(certificates: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class DeliverConfig(Section):
     """Default: the Messaging Server's host_name."""
     dns_servers: list[Address] = []
     """Resolvers to ask instead of the system's."""
-    concurrency: Annotated[int, Field(ge=1)] = 200
+    concurrency: Annotated[int, Field(ge=1)] = 500
     """Deliveries under way at once."""
     concurrency_per_destination: Annotated[int, Field(ge=1)] = 20
     messages_per_connection: Annotated[int, Field(ge=1)] = 1000

@@ -144,8 +144,11 @@ class Deliverer:
                 await event.wait()
 
     def _busy(self) -> list[str]:
-        # Twice: the next message is at hand when a connection comes free.
-        limit = 2 * self._limits.per_destination
+        # Twice as many as may be sent at once: the next is at hand when a connection comes free.
+        # Half as many when it is getting full: slow destinations must not take every place.
+        crowded = 2 * len(self._under_way) >= self._limits.items
+        per_destination = self._limits.per_destination
+        limit = max(1, per_destination // 2) if crowded else 2 * per_destination
         return [name for name, count in self._destinations.items() if count >= limit]
 
     def _start(self, lease: Lease) -> None:

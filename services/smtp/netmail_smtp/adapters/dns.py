@@ -45,7 +45,11 @@ class Resolver:
         Raises: ValueError when a server is not an IP address.
         """
         self._own_servers = bool(servers)
-        self._resolver = dns.asyncresolver.Resolver(configure=not servers)
+        try:
+            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
+        except dns.resolver.NoResolverConfiguration:
+            # Routes may be all that there is; whatever needs DNS waits.
+            self._resolver = dns.asyncresolver.Resolver(configure=False)
         if servers:
             self._resolver.nameservers = [_nameserver(server) for server in servers]
         self._resolver.cache = dns.resolver.LRUCache(_CACHE)
