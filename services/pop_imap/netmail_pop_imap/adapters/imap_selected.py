@@ -55,6 +55,8 @@ async def fetch(connection: "ImapSession", command: c.Fetch) -> None:
         await _mark_seen(connection, spans)
         if c.Metadata.FLAGS not in items:
             items.insert(0, c.Metadata.FLAGS)
+    if connection.condstore and c.Metadata.FLAGS in items and c.Metadata.MODSEQ not in items:
+        items.append(c.Metadata.MODSEQ)  # flags never without it (RFC 7162 3.1)
     if not wanted:
         connection.complete("FETCH completed", expunge=command.uid)
         return
