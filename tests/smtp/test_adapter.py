@@ -353,11 +353,21 @@ async def test_sessions_do_not_share_limits(start: Start) -> None:
 async def test_a_line_without_end_is_not_kept(start: Start) -> None:
     async with start(smtp={"limits": {"command_line": 512}}) as server:
         client = await server.connect()
-        for _ in range(64):
-            client.send(b"x" * 65536)
-            await client.writer.drain()
+        client.send(b"x" * 500_000)
         assert (await client.say("")).startswith("500 5.5.2")
         assert (await client.say("NOOP")).startswith("250")
+        client.send(b"x" * 2_000_000)
+        assert (await client.reply()).startswith("500 5.5.2")
+        assert await client.reply() == ""
+
+
+async def test_a_command_that_trickles_in_is_timed_out(start: Start) -> None:
+    async with start(smtp={"limits": {"command_timeout": 1}}) as server:
+        client = await server.connect()
+        for _ in range(4):
+            client.send(b"N")
+            await asyncio.sleep(0.3)
+        assert (await client.reply()).startswith("421 4.4.2")
 
 
 async def test_too_many_errors_end_the_session(start: Start) -> None:

@@ -213,15 +213,16 @@ class Connection(SMTP):
         self.transport = transport
         self.tls_active = True
 
-    async def linger(self, seconds: float) -> None:
-        """Drops what still comes for a while.
+    async def linger(self, seconds: float, octets: int) -> None:
+        """Drops what still comes for a while, and up to a point.
 
         Closing with input unread resets the connection, and the last reply is lost with it.
         """
         end = self.loop.time() + seconds
         if self.transport is not None and not self.tls_active:
             self.transport.write_eof()
-        while self.loop.time() < end:
+        while self.loop.time() < end and octets > 0:
+            octets -= len(self.input)
             self.input.clear()
             await self.more_input(end - self.loop.time())
 

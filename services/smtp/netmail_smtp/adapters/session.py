@@ -38,11 +38,15 @@ __all__ = ["SmtpSession"]
 _log = get_logger(__name__)
 _INTERNAL_ERROR = Reply(451, "4.3.0", "Internal error, try again later")
 _TIMEOUT = Reply(421, "4.4.2", "Timeout, closing the connection")
+_NO_LINE_END = Reply(500, "5.5.2", "The line is too long")
+_MAX_DROPPED = 1024 * 1024
+"""Octets of a line without end before the session ends."""
 _DRAINING = Reply(421, "4.3.2", "The service is being shut down, try again later")
 _HELP = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(VERBS)))
 _VRFY = Reply(252, "2.1.5", "Cannot VRFY; send mail and it will be tried")
 _EXPN = Reply(252, "2.1.5", "Cannot EXPN")
 _LINGER = 3.0
+_LINGER_OCTETS = 8 * 1024 * 1024
 _metrics = VerbMetrics()
 
 # What a client may give as MAIL or RCPT parameter only while the extension is on.
@@ -55,6 +59,10 @@ _PARAMETER_EXTENSIONS = {
     "NOTIFY": "DSN",
     "ORCPT": "DSN",
 }
+
+
+class LineWithoutEnd(Exception):
+    """The client sends one line for ever."""
 
 
 class SmtpSession(Connection):
@@ -99,6 +107,8 @@ class SmtpSession(Connection):
             self._last_words(_TIMEOUT)
         except DrainRequested:
             self._last_words(_DRAINING)
+        except LineWithoutEnd:
+            self._last_words(_NO_LINE_END)
         except asyncio.CancelledError:
             self.abort_connection()
             raise
@@ -114,6 +124,8 @@ class SmtpSession(Connection):
     async def _serve(self) -> None:
         await self._greet()
         timeout = self.limits.command_timeout
+        # Counts from the end of the command before, however the octets of the next one trickle in.
+        deadline = self.loop.time() + timeout
         while not self._closing:
             try:
                 line = self.input.take_line()
@@ -122,16 +134,26 @@ class SmtpSession(Connection):
                 continue
             if line is None:
                 await self.flush(timeout)
-                await self.more_input(timeout, drainable=self.transaction is None)
+                self._check_patience(deadline)
+                left = deadline - self.loop.time()
+                await self.more_input(left, drainable=self.transaction is None)
                 continue
             await self._command(line)
+            deadline = self.loop.time() + timeout
             if self.output_is_large:
                 await self.flush(timeout)
             if self._drain_wanted and self.transaction is None and not self._closing:
                 raise DrainRequested
         await self.flush(timeout)
         if self._unread_upload:
-            await self.linger(_LINGER)
+            await self.linger(_LINGER, _LINGER_OCTETS)
+
+    def _check_patience(self, deadline: float) -> None:
+        """Raises: LineWithoutEnd, ClientTimeout."""
+        if self.input.dropped > _MAX_DROPPED:
+            raise LineWithoutEnd
+        if self.loop.time() >= deadline:
+            raise ClientTimeout
 
     async def _greet(self) -> None:
         config = self.listener.config

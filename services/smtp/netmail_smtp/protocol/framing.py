@@ -22,6 +22,8 @@ class InputBuffer:
         self._position = 0
         self._scanned = 0
         self._dropping = False
+        self.dropped = 0
+        """Octets of the unfinished line that were dropped because it is too long."""
 
     def __len__(self) -> int:
         """Octets that wait."""
@@ -56,6 +58,7 @@ class InputBuffer:
         self._position = self._scanned = end + 2
         if self._dropping or len(line) > self._limit:
             self._dropping = False
+            self.dropped = 0
             raise LineTooLong
         return line
 
@@ -89,5 +92,6 @@ class InputBuffer:
     def _drop_unfinished(self) -> None:
         # A CR may be the first half of the line's end.
         keep = 1 if self._data.endswith(b"\r") else 0
+        self.dropped += len(self) - keep
         del self._data[: len(self._data) - keep]
         self._position = self._scanned = 0
