@@ -21,7 +21,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "services/cli/netmail_cli/demo/demo.yaml"
 _HOST_PORT = re.compile(r"((?:127\.0\.0\.\d+|\[::1\])):(\d+)")
-_given: set[int] = set()
 
 
 def free_port() -> int:
@@ -33,9 +32,20 @@ def free_port() -> int:
     while True:
         port = random.randrange(10_000, 32_000)  # below net.ipv4.ip_local_port_range
         block = range(port, port + 4)
-        if not _given.intersection(block) and all(_is_free(one) for one in block):
-            _given.update(block)
+        if all(_claim(one) and _is_free(one) for one in block):
             return port
+
+
+def _claim(port: int) -> bool:
+    """Keeps PORT from other test runs on this machine until this process ends."""
+    mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        mark.bind(f"\0netmail-test-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    mark.detach()
+    return True
 
 
 def _is_free(port: int) -> bool:

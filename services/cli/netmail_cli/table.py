@@ -1,13 +1,15 @@
 """The one table that `netmail run` prints: what runs where, and what to try."""
 
+import io
 import ipaddress
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from netmail_common.config import Installation, MessagingServerConfig
+from netmail_common.config import Installation, MessagingServerConfig, listener_certificate
 from netmail_common.config._base import parse_host_port
 from netmail_common.config.common import ListenerConfig
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +18,8 @@ __all__ = ["print_services", "service_rows"]
 
 Row = tuple[str, str, str]
 
+_ANY_WIDTH = 1000
+
 
 def service_rows(installation: Installation, netmail: str) -> list[Row]:
     """Service, addresses, a command to paste; NETMAIL: how this command line is called."""
@@ -23,15 +27,17 @@ def service_rows(installation: Installation, netmail: str) -> list[Row]:
 
 
 def print_services(installation: Installation, netmail: str, console: Console) -> None:
-    """Prints the table; commands are not broken, whatever the terminal's width."""
-    table = Table(title=f"NetMail: {installation.installation}", title_justify="left")
+    """Prints the table. Commands stay in one piece: a narrow terminal wraps them, nothing else."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title in ("service", "address", "what to try"):
         table.add_column(title, no_wrap=True, overflow="ignore")
     for row in service_rows(installation, netmail):
         table.add_row(*(Text(cell) for cell in row))
-    width = console.measure(table, options=console.options.update(width=1000)).maximum
-    wide = Console(file=console.file, width=max(console.width, width), soft_wrap=False)
-    wide.print(table, crop=False)
+    wide = Console(file=io.StringIO(), width=_ANY_WIDTH)
+    with wide.capture() as printed:
+        wide.print(table, crop=False)
+    for line in printed.get().splitlines():
+        console.print(Text(line.rstrip().rstrip("─ ")), soft_wrap=True)
 
 
 def _rows(installation: Installation, netmail: str) -> Iterator[Row]:
@@ -45,7 +51,7 @@ def _rows(installation: Installation, netmail: str) -> Iterator[Row]:
         name = f"nmap {server.name}"
         yield (name, " ".join(server.nmap.listen), f"{netmail} user list{options}")
         yield from _http(name, server.nmap.http.listen)
-        yield from _listeners(server, _user(installation, server), state / "ca" / "ca.pem")
+        yield from _listeners(installation, server, _user(installation, server))
         name = f"smtp deliver {server.name}"
         yield (name, "-", f"{netmail} queue list{options}")
         yield from _http(name, server.deliver.http.listen)
@@ -53,30 +59,37 @@ def _rows(installation: Installation, netmail: str) -> Iterator[Row]:
         yield (f"sink {sink.name}", " ".join(sink.listen), f"ls {sink.directory}")
 
 
-def _listeners(server: MessagingServerConfig, user: str, ca: Path) -> Iterator[Row]:
+def _listeners(
+    installation: Installation, server: MessagingServerConfig, user: str
+) -> Iterator[Row]:
     own = f"{user.partition(':')[0]}@{server.domains[0]}"
     message = f"printf 'From: {own}\\r\\n\\r\\nhello\\r\\n'"
     for smtp in server.smtp.listeners:
-        curl = _curl(smtp, "smtp", server, user, ca)
-        command = f"{message} | {curl} --mail-from {own} --mail-rcpt {own} -T -"
+        curl = _curl(installation, server, smtp, "smtp")
+        command = f"{message} | {curl} -u {user} --mail-from {own} --mail-rcpt {own} -T -"
         yield (f"smtp {smtp.name} {server.name}", " ".join(smtp.listen), command)
     yield from _http(f"smtp serve {server.name}", server.smtp.http.listen)
     for mail in server.pop_imap.listeners:
-        curl = _curl(mail, mail.protocol, server, user, ca)
-        yield (f"{mail.protocol} {mail.name} {server.name}", " ".join(mail.listen), curl)
+        curl = _curl(installation, server, mail, mail.protocol)
+        yield (f"{mail.name} {server.name}", " ".join(mail.listen), f"{curl} -u {user}")
     yield from _http(f"pop_imap {server.name}", server.pop_imap.http.listen)
 
 
 def _curl(
-    listener: ListenerConfig, protocol: str, server: MessagingServerConfig, user: str, ca: Path
+    installation: Installation,
+    server: MessagingServerConfig,
+    listener: ListenerConfig,
+    protocol: str,
 ) -> str:
-    """Curl as USER; over TLS by the name in the certificate, which our own CA may have made."""
+    """Curl to a listener; with implicit TLS by a name that its certificate has."""
     target = parse_host_port(listener.listen[0])
     if listener.tls != "implicit":
-        return f"curl -s -u {user} {protocol}://{target}/"
-    trust = f"--cacert {ca} " if ca.exists() else ""
+        return f"curl -s {protocol}://{target}/"
+    state = installation.state_dir
+    if server.tls.certificate == listener_certificate(state, server.name)[0]:
+        return f"curl -s --cacert {state / 'ca' / 'ca.pem'} {protocol}s://{target}/"
     resolve = f"--resolve {server.host_name}:{target.port}:{target.host}"
-    return f"curl -s {trust}{resolve} -u {user} {protocol}s://{server.host_name}:{target.port}/"
+    return f"curl -s {resolve} {protocol}s://{server.host_name}:{target.port}/"
 
 
 def _http(name: str, listen: str | None) -> Iterator[Row]:
