@@ -110,3 +110,13 @@ def test_the_level_is_the_configurations(capsys: pytest.CaptureFixture[str]) -> 
     written = capsys.readouterr().err
     assert "not this" not in written
     assert "but this" in written
+
+
+def test_text_from_outside_says_nothing_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(LogConfig(format="console"), service="smtp", instance="x")
+    get_logger("here").info("hello", name="\x1b]0;owned\x07")
+    written = capsys.readouterr().err
+    assert "\x1b]0" not in written
+    assert "owned" in written

@@ -38,7 +38,8 @@ def configure_logging(config: LogConfig, *, service: str, instance: str) -> None
     console = config.format == "console" or (config.format == "auto" and sys.stderr.isatty())
     final: list[Processor]
     if console:
-        final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Text from outside is quoted: it must not say anything to the terminal.
+        final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)]
     else:
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
