@@ -1,6 +1,6 @@
 """The directory of one Messaging Server: finds users for logins, recipients and deliveries."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from netmail_nmap.domain.users import (
     UserLookup,
     UserRecord,
 )
+from netmail_nmap.domain.versioned import VersionedCache
 
 T = TypeVar("T")
 
@@ -59,6 +60,9 @@ class UserDirectory:
         self.store = store
         self.files = files
         self.default_quota = default_quota
+        self._logins: VersionedCache[UserRecord] = VersionedCache(self._version)
+        self._resolved: VersionedCache[ResolvedAddress] = VersionedCache(self._version)
+        self._expanded: VersionedCache[Expansion] = VersionedCache(self._version)
 
     def lookup(self, stored: UserLookup) -> FileAwareLookup:
         """Users of the storage and of the files as one."""
@@ -69,9 +73,18 @@ class UserDirectory:
     async def find_login(self, username: str) -> UserRecord | None:
         """The user who logs in with this bare name or mail address.
 
+        What he occupies may be out of date.
+
         Raises: StoreUnavailable.
         """
-        return await self._read(lambda recipients: recipients.for_login(username))
+        known = self._logins.get(username)
+        if known is not None:
+            return known
+        version = self._logins.version()
+        user = await self._read(lambda recipients: recipients.for_login(username))
+        if user is not None:
+            self._logins.put(username, user, version)
+        return user
 
     async def resolve(
         self, addresses: Sequence[str], sizes: Sequence[int]
@@ -80,27 +93,47 @@ class UserDirectory:
 
         Raises: StoreUnavailable.
         """
+        known = [self._resolved.get(address) for address in addresses]
+        missing = [index for index, result in enumerate(known) if result is None]
+        if not missing:
+            return [result for result in known if result is not None]
+        version = self._resolved.version()
 
-        def resolve_all(recipients: Recipients) -> list[ResolvedAddress]:
-            return [
-                _resolve(recipients, text, size)
-                for text, size in zip(addresses, sizes, strict=True)
-            ]
+        def resolve_missing(recipients: Recipients) -> list[ResolvedAddress]:
+            return [_resolve(recipients, addresses[index], sizes[index]) for index in missing]
 
-        resolved = await self._read(resolve_all)
-        return [await self._with_id(result) for result in resolved]
+        found = dict(zip(missing, await self._read(resolve_missing), strict=True))
+        results: list[ResolvedAddress] = []
+        for index, result in enumerate(known):
+            if result is None:
+                result = await self._with_id(found[index])  # noqa: PLW2901 - the same result
+                # A quota makes the answer depend on what he occupies now.
+                if result.user is not None and not result.user.quota_bytes:
+                    self._resolved.put(addresses[index], result, version)
+            results.append(result)
+        return results
 
     async def expand(self, addresses: Sequence[str]) -> list[Expansion]:
         """Implements `RecipientResolver`.
 
         Raises: StoreUnavailable.
         """
-        expanded = await self._read(
-            lambda recipients: [recipients.expand(address) for address in addresses]
-        )
+        known = [self._expanded.get(address) for address in addresses]
+        missing = [a for a, result in zip(addresses, known, strict=True) if result is None]
+        if missing:
+            version = self._expanded.version()
+            read = await self._read(
+                lambda recipients: [recipients.expand(address) for address in missing]
+            )
+            found = {}
+            for address, (users, remote) in zip(missing, read, strict=True):
+                stored = [await self.ensure_stored(user) for user in users]
+                found[address] = to_expansion(stored, remote)
+                if users:
+                    self._expanded.put(address, found[address], version)
         return [
-            to_expansion([await self.ensure_stored(user) for user in users], remote)
-            for users, remote in expanded
+            result if result is not None else found[address]
+            for address, result in zip(addresses, known, strict=True)
         ]
 
     async def ensure_stored(self, user: UserRecord) -> UserRecord:
@@ -238,6 +271,12 @@ class UserDirectory:
         return await self.store.read(
             lambda stored: work(Recipients(self.settings, self.lookup(stored)))
         )
+
+    def _version(self) -> Hashable | None:
+        stored = self.store.version
+        if stored is None or not self.files:
+            return stored
+        return stored, *(source.version for source in self.files.values())
 
     def _file_contents(self) -> dict[str, PasswordFile]:
         return {context: source.current for context, source in self.files.items()}

@@ -255,6 +255,12 @@ class SqliteDirectoryStore:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Grows with each change of users: no other process has the database."""
+        return self._version
 
     async def read(self, work: Callable[[UserLookup], T]) -> T:
         """Runs WORK on one snapshot, off the event loop.
@@ -276,7 +282,10 @@ class SqliteDirectoryStore:
         def in_transaction(transaction: Transaction) -> T:
             return work(SqliteUserChanges(self._core, transaction))
 
-        return await self._core.writer.run(in_transaction)
+        try:
+            return await self._core.writer.run(in_transaction)
+        finally:
+            self._version += 1
 
     async def list_users(
         self, contexts: Sequence[str], after_id: int, limit: int

@@ -24,6 +24,8 @@ class PasswordFileSource:
         self._path = path
         self._stamp: _Stamp | None = None
         self.current = PasswordFile()
+        self.version = 0
+        """Grows with each reading."""
 
     async def load(self) -> None:
         """Reads the file for the first time.
@@ -81,6 +83,7 @@ class PasswordFileSource:
         # Stamped as it was before the reading: a write in between is seen the next time.
         self._stamp = stamp
         self.current = content
+        self.version += 1
         _log.info("password file read", context=self.context, users=len(content.users))
         return True
 

@@ -142,6 +142,13 @@ class UserChanges(UserLookup, Protocol):
 class DirectoryStore(Protocol):
     """Storage of the directory."""
 
+    @property
+    def version(self) -> int | None:
+        """Grows with each change of users; None: others change them too, unseen.
+
+        What users occupy changes without it.
+        """
+
     async def read(self, work: Callable[[UserLookup], T]) -> T:
         """Runs WORK on one snapshot, off the event loop.
 
