@@ -1,5 +1,6 @@
 """Submitting messages durably, and the queue stubs for those who work it off."""
 
+import asyncio
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,13 +9,15 @@ import grpc
 from netmail.nmap.v1 import queue_pb2, queue_pb2_grpc
 
 from netmail_common.gather import Gatherer
+from netmail_common.grpc_errors import error_reason
 from netmail_common.nmap._channels import NmapChannels
 
 MAX_UNARY_BYTES = 1024 * 1024
 """Larger messages go by `submit_stream`."""
 _CHUNK = 256 * 1024
 _ENVELOPE_OCTETS = 512
-_TIMEOUT = 60.0
+_TIMEOUT = 30.0
+_RETRY_PAUSE = 0.05
 
 _StreamCall = grpc.aio.StreamUnaryCall[
     queue_pb2.SubmitStreamRequest, queue_pb2.SubmitStreamResponse
@@ -110,7 +113,7 @@ class QueueClient:
         Raises: QueueUnavailable, QueueInsufficientStorage, QueueRefused.
         """
         call = self._clients.for_server(self._server).SubmitStream(  # type: ignore[call-arg] # optional
-            timeout=10 * _TIMEOUT
+            timeout=20 * _TIMEOUT
         )
         try:
             await call.write(queue_pb2.SubmitStreamRequest(envelope=envelope))
@@ -131,13 +134,31 @@ class QueueClient:
         return _accepted(response.result)
 
     async def _submit_all(self, items: list[queue_pb2.Submission]) -> list[queue_pb2.SubmitResult]:
-        try:
-            response = await self._clients.for_server(self._server).Submit(
-                queue_pb2.SubmitRequest(items=items), timeout=_TIMEOUT
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _failure(error) from error
-        return list(response.results)
+        request = queue_pb2.SubmitRequest(items=items)
+        deadline = asyncio.get_running_loop().time() + _TIMEOUT
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                # wait_for_ready: an agent that restarts makes a message wait, not fail.
+                response = await self._clients.for_server(self._server).Submit(
+                    request, timeout=max(left, 0.001), wait_for_ready=True
+                )
+            except grpc.aio.AioRpcError as error:
+                # Submitting twice is safe: a message id that was taken is not taken again.
+                if (
+                    error.code() is not grpc.StatusCode.UNAVAILABLE
+                    or _is_answer(error)
+                    or left <= 0
+                ):
+                    raise _failure(error) from error
+                await asyncio.sleep(_RETRY_PAUSE)
+            else:
+                return list(response.results)
+
+
+def _is_answer(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the agent itself said so, and not the connection to it."""
+    return error_reason(error) is not None
 
 
 def _size_of(item: queue_pb2.Submission) -> int:
