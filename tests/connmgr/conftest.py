@@ -18,21 +18,30 @@ from netmail_common.roles import Role
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.memory_store import MemoryStore
 from netmail_connmgr.domain.changes import ChangeLog
+from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.table import TableLimits
 
 IdentityFor = Callable[[Role], Identity]
 
 
 class Clock:
-    """Time that passes when told."""
+    """Time that passes when told; `beat`, if set, is told too, as a running process would be."""
 
     def __init__(self) -> None:
         self.time = 1000.0
+        self.beat: Callable[[float], None] | None = None
 
     def __call__(self) -> float:
         return self.time
 
     def advance(self, seconds: float) -> None:
+        """The process runs meanwhile."""
+        self.time += seconds
+        if self.beat is not None:
+            self.beat(self.time)
+
+    def stand_still(self, seconds: float) -> None:
+        """The process is stopped meanwhile."""
         self.time += seconds
 
 
@@ -86,6 +95,11 @@ def serve(identity_for: IdentityFor) -> ServeFactory:
         service = ConnectionManagerService(
             store, NetworkMap(rules or AddressRules()), max_users_per_network=max_users
         )
+
+        def run_meanwhile(now: float) -> None:
+            service.guard = StallGuard(now)
+
+        clock.beat = run_meanwhile
 
         def register(server: grpc.aio.Server) -> None:
             connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(service, server)

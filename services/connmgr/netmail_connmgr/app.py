@@ -75,6 +75,7 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
             stack.callback(journal.close)
         cleaner = asyncio.create_task(_clean_up(store))
         stack.push_async_callback(_cancel, cleaner)
+        stack.push_async_callback(_cancel, asyncio.create_task(service.watch_stalls()))
         http_port = await stack.enter_async_context(http_server(config.http.listen, health))
         bound = await stack.enter_async_context(
             grpc_server(

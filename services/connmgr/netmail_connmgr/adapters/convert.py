@@ -73,8 +73,8 @@ def named_user(message: pb.UserKey) -> UserKey | None:
     return None if user == ANONYMOUS else user
 
 
-def candidate(item: pb.LoginRegistration) -> Candidate:
-    """A login to admit.
+def candidate(item: pb.LoginRegistration, waited: float) -> Candidate:
+    """A login to admit, older than it says by the seconds that it may have waited.
 
     Raises: NotAdmitted, for an unknown protocol.
     """
@@ -91,7 +91,7 @@ def candidate(item: pb.LoginRegistration) -> Candidate:
         messaging_server=item.messaging_server,
         agent=item.agent,
         session_id=item.session_id,
-        age=item.age_ms / 1000,
+        age=item.age_ms / 1000 + waited,
         credential_epoch=None if legacy else item.credential_epoch,
         renewal=item.renewal,
     )

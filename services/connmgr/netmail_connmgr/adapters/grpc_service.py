@@ -19,6 +19,7 @@ from netmail_common.networks import Located, NetworkMap
 from netmail_connmgr.adapters import convert, metrics, record
 from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
 from netmail_connmgr.domain.door import NotAdmitted, admit, check_user
+from netmail_connmgr.domain.stall import TICK, StallGuard
 from netmail_connmgr.domain.store import (
     BadPageToken,
     LoginFilter,
@@ -66,6 +67,15 @@ class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer
         self._watchers = 0
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._draining = asyncio.Event()
+        self.guard = StallGuard(store.now())
+
+    async def watch_stalls(self) -> None:
+        """Notices when the process stands still, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            stall = self.guard.beat(self._store.now())
+            if stall:
+                log.warning("the process stood still", seconds=round(stall, 1))
 
     def drain(self) -> None:
         """Ends the streams of watchers; they come back elsewhere, or to the next process."""
@@ -78,9 +88,10 @@ class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer
         _check_count(request.items)
         results = [Registered(Outcome.INVALID)] * len(request.items)
         admitted: dict[int, Registration] = {}
+        lost = self.guard.lost(self._store.now())
         for index, item in enumerate(request.items):
             try:
-                admitted[index] = admit(convert.candidate(item), self._networks)
+                admitted[index] = admit(convert.candidate(item, lost), self._networks)
             except NotAdmitted as verdict:
                 record.not_admitted(item, str(verdict))
         with timed(metrics.DURATION.labels("register")):
