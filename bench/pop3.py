@@ -59,13 +59,12 @@ def session(user: str) -> list[Step]:
 
 
 def configured(data: dict[str, Any]) -> None:
-    """The demonstration with the benchmark's users, warnings only, a worker for each core."""
+    """The demonstration with the benchmark's users, warnings only."""
     data["log"] = {"level": "warning", "format": "json"}
     server = data["messaging_servers"][0]
     server["contexts"][0]["initial_users"] = [
         {"name": user, "password": PASSWORD} for user in users()
     ]
-    server["pop_imap"]["workers"] = 0
 
 
 def fill(smtp_port: int) -> None:

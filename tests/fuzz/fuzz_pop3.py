@@ -25,19 +25,24 @@ def one_input(data: bytes) -> None:
 
 
 def _read_commands(pieces: list[bytes]) -> None:
+    """Lines come out as a split at CRLF gives them, until one is too long."""
+    wanted = b"".join(pieces).split(b"\r\n")
     reader = pop3.LineReader(limit=512)
+    lines: list[bytes] = []
+    too_long = False
     for piece in pieces:
         reader.feed(piece)
-        while True:
-            try:
-                line = reader.next_line()
-            except LineTooLong:
-                return
-            if line is None:
-                break
-            assert b"\r\n" not in line
-            _use(line)
+        try:
+            while (line := reader.next_line()) is not None:
+                lines.append(line)
+        except LineTooLong:
+            too_long = True
+            break
         assert len(reader) <= 512
+    assert lines == wanted[: len(lines)]
+    assert too_long or len(lines) == len(wanted) - 1
+    for line in lines:
+        _use(line)
 
 
 def _use(line: bytes) -> None:
@@ -46,6 +51,7 @@ def _use(line: bytes) -> None:
     except ReplyError as error:
         _check_reply(error)
         return
+    assert not set(line) & set(b"\r\n\0")
     assert command.verb.isascii()
     assert command.verb.isalnum()
     for use in (command.text, command.number, command.optional_number, command.no_argument):

@@ -97,7 +97,8 @@ class MaildropStream:
         session = self._sessions.get(step.session_id)
         if session is None:
             if step.WhichOneof("step") != "open" or len(self._sessions) >= MAX_OPEN:
-                self._answer(Result(session_id=step.session_id, outcome=_FAILED))
+                if _is_answered(step):
+                    self._answer(Result(session_id=step.session_id, outcome=_FAILED))
                 return
             session = self._sessions[step.session_id] = _Session()
         session.steps.append(step)
@@ -136,7 +137,8 @@ class MaildropStream:
     async def _fail(self, session: _Session, step: Step) -> None:
         if step.WhichOneof("step") != "retrieve":
             await self._end(session)
-        self._answer(Result(session_id=step.session_id, outcome=_FAILED))
+        if _is_answered(step):
+            self._answer(Result(session_id=step.session_id, outcome=_FAILED))
 
     async def _end(self, session: _Session) -> None:
         session.ended = True
@@ -203,7 +205,7 @@ class MaildropStream:
                 )
             )
         await self._end(session)
-        if close.remove_uids or close.seen_uids:
+        if _is_answered(step):
             self._answer(Result(session_id=step.session_id, outcome=_OK))
 
     def _answer(self, result: Result) -> None:
@@ -228,3 +230,9 @@ class MaildropStream:
                     size += result.ByteSize()
                     response.results.append(result)
                 await self._write(response)
+
+
+def _is_answered(step: Step) -> bool:
+    """A close step with nothing to do is not: nobody waits for it."""
+    close = step.close
+    return step.WhichOneof("step") != "close" or bool(close.remove_uids or close.seen_uids)

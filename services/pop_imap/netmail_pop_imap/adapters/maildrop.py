@@ -174,7 +174,6 @@ async def open_maildrop(
         results = await _open(session, user)
         if results[0].outcome == _OK:
             return OpenMaildrop(clients, user, session, _content(results))
-        session.abandon()
         if results[0].outcome != _IN_USE:
             raise Unavailable
         await asyncio.sleep(pause)

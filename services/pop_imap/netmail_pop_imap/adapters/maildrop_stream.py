@@ -48,11 +48,16 @@ class MaildropSession:
         self._waiter: asyncio.Future[None] | None = None
 
     async def open(self, user_id: int) -> list[Result]:
-        """Locks and lists; the results hold the messages. Raises: StreamBroken."""
+        """Locks and lists; the results hold the messages. Any outcome but OK ends the session.
+
+        Raises: StreamBroken.
+        """
         step = Step(session_id=self._session_id, open=mailbox_pb2.MaildropOpen(user_id=user_id))
         results = [await self._ask(step)]
         while results[-1].more:
             results.append(await self._answer())
+        if results[0].outcome != mailbox_pb2.MAILDROP_OUTCOME_OK:
+            self._stream.forget(self._session_id)  # the agent has ended it
         return results
 
     async def retrieve(self, uid: int) -> Result:
