@@ -122,6 +122,7 @@ class Authentication:
     async def _challenge(self, text: bytes) -> bytes | None:
         session = self._session
         timeout = session.limits.command_timeout
+        deadline = session.loop.time() + timeout
         session.write(b"334 " + text + b"\r\n")
         while True:
             try:
@@ -131,7 +132,8 @@ class Authentication:
             if line is not None:
                 return line
             await session.flush(timeout)
-            await session.more_input(timeout)
+            session.check_patience(deadline)
+            await session.more_input(deadline - session.loop.time())
 
     def _succeeded(self, user: AuthenticatedUser, mechanism: Mechanism) -> None:
         session = self._session
@@ -151,7 +153,7 @@ class Authentication:
         _log.info(
             "authenticated",
             user=self.known.full_name,
-            address=str(session.client.address),
+            address=session.address,
             mechanism=str(mechanism),
             tls=session.tls_active,
         )
@@ -160,7 +162,7 @@ class Authentication:
         session = self._session
         _log.info(
             "authentication failed",
-            address=str(session.client.address),
+            address=session.address,
             mechanism=str(mechanism),
             reason=error.text,
         )

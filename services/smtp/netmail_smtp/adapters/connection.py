@@ -51,6 +51,7 @@ class Connection(SMTP):
         # makes a StreamReader that nobody reads, and warns about settings that are not used here.
         self.loop = asyncio.get_running_loop()
         self.client = client
+        self.address = str(client.address)
         self.session: AiosmtpdSession = AiosmtpdSession(self.loop)
         self.envelope = None
         self.transport: asyncio.Transport | None = None

@@ -7,7 +7,7 @@ from netmail_common.logging import get_logger
 
 from netmail_smtp.adapters.connection import ClientTimeout
 from netmail_smtp.adapters.intake import IntakeSettings, MessageIntake
-from netmail_smtp.adapters.metrics import MESSAGE_OCTETS, MESSAGES
+from netmail_smtp.adapters.metrics import MESSAGE_OCTETS, messages
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.relay import Way
 from netmail_smtp.domain.trace import Hop, now, with_protocol
@@ -157,26 +157,27 @@ class ContentReader:
         # Whatever becomes of it, the transaction is over (RFC 5321 4.1.1.4).
         session.transaction = None
         listener = session.listener.config.name
-        known = transaction.known
         try:
             accepted = await intake.finish()
         except SmtpError as error:
-            MESSAGES.labels(listener, str(error.reply.code)).inc()
+            messages(listener, error.reply.code).inc()
             _log.info(
                 "message refused",
                 message_id=transaction.message_id,
-                address=str(session.client.address),
-                user=known.full_name if known else "",
+                address=session.address,
+                user=_name(transaction),
                 code=error.reply.code,
                 reason=error.reply.text,
             )
             raise
-        MESSAGES.labels(listener, "250").inc()
+        messages(listener, 250).inc()
         MESSAGE_OCTETS.inc(intake.size)
         session.message_accepted()
         _log.info(
             "message accepted",
             message_id=transaction.message_id,
+            address=session.address,
+            user=_name(transaction),
             size=intake.size,
             recipients=len(transaction.recipients),
             delivered=accepted.delivered,
@@ -195,7 +196,7 @@ class ContentReader:
         ehlo = session.require_greeting()
         return Hop(
             helo=ehlo.name,
-            client_address=str(session.client.address),
+            client_address=session.address,
             host_name=session.services.host_name,
             protocol=with_protocol(
                 extended=ehlo.extended,
@@ -208,3 +209,8 @@ class ContentReader:
             recipient=transaction.only_recipient,
             now=now(),
         )
+
+
+def _name(transaction: Transaction) -> str:
+    """Whom the message is sent for, as the end of the data has it; empty: nobody known."""
+    return transaction.known.full_name if transaction.known else ""

@@ -1,7 +1,9 @@
 """Prometheus metrics of the receiving side."""
 
+import functools
+
 from netmail_common.metrics import counter, duration, gauge
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 COMMANDS = counter("smtp_commands", "SMTP commands by verb and reply class.", ("verb", "reply"))
 COMMAND_SECONDS = duration("smtp_command", "Time from a command to its reply.", ("verb",))
@@ -16,6 +18,24 @@ AUTHENTICATIONS = counter(
     "smtp_authentications", "SMTP AUTH exchanges by outcome.", ("mechanism", "outcome")
 )
 SESSIONS = gauge("smtp_sessions", "Sessions that are open.", ("listener",))
+
+
+@functools.lru_cache(maxsize=256)
+def relay_decisions(reason: str, *, accepted: bool) -> Counter:
+    """RELAY_DECISIONS with its labels; there are few reasons."""
+    return RELAY_DECISIONS.labels(reason, "yes" if accepted else "no")
+
+
+@functools.lru_cache(maxsize=256)
+def messages(listener: str, code: int) -> Counter:
+    """MESSAGES with its labels."""
+    return MESSAGES.labels(listener, str(code))
+
+
+@functools.lru_cache(maxsize=64)
+def sessions(listener: str) -> Gauge:
+    """SESSIONS with its label."""
+    return SESSIONS.labels(listener)
 
 
 class VerbMetrics:

@@ -14,7 +14,7 @@ from netmail_smtp.adapters.connection import (
     DrainRequested,
 )
 from netmail_smtp.adapters.content import ContentReader
-from netmail_smtp.adapters.metrics import SESSIONS, VerbMetrics
+from netmail_smtp.adapters.metrics import VerbMetrics, sessions
 from netmail_smtp.adapters.recipients import RecipientDesk
 from netmail_smtp.adapters.services import Listener, Services
 from netmail_smtp.adapters.standing import Standing
@@ -96,8 +96,8 @@ class SmtpSession(Connection):
 
     async def _handle_client(self) -> None:
         """The whole session. No exception leaves it, and none reaches the client as text."""
-        sessions = SESSIONS.labels(self.listener.config.name)
-        sessions.inc()
+        open_sessions = sessions(self.listener.config.name)
+        open_sessions.inc()
         self.services.sessions.add(self)
         try:
             await self._serve()
@@ -113,11 +113,11 @@ class SmtpSession(Connection):
             self.abort_connection()
             raise
         except Exception:  # noqa: BLE001 - a reply for the client, a traceback for the log
-            _log.exception("session ended by an error", address=str(self.client.address))
+            _log.exception("session ended by an error", address=self.address)
             self._last_words(Reply(421, "4.3.0", _INTERNAL_ERROR.text))
         finally:
             self._content.abandon()
-            sessions.dec()
+            open_sessions.dec()
             self.services.sessions.discard(self)
             self.close_connection()
 
@@ -134,7 +134,7 @@ class SmtpSession(Connection):
                 continue
             if line is None:
                 await self.flush(timeout)
-                self._check_patience(deadline)
+                self.check_patience(deadline)
                 left = deadline - self.loop.time()
                 await self.more_input(left, drainable=self.transaction is None)
                 continue
@@ -148,7 +148,7 @@ class SmtpSession(Connection):
         if self._unread_upload:
             await self.linger(_LINGER, _LINGER_OCTETS)
 
-    def _check_patience(self, deadline: float) -> None:
+    def check_patience(self, deadline: float) -> None:
         """Raises: LineWithoutEnd, ClientTimeout."""
         if self.input.dropped > _MAX_DROPPED:
             raise LineWithoutEnd
@@ -160,7 +160,7 @@ class SmtpSession(Connection):
         if config.greeting_delay:
             await asyncio.sleep(config.greeting_delay)
         if config.early_talkers == "refuse" and len(self.input):
-            _log.info("early talker refused", address=str(self.client.address))
+            _log.info("early talker refused", address=self.address)
             self.reply(Reply(554, "5.5.1", "You spoke before the greeting"))
             self._closing = True
             return
@@ -183,7 +183,7 @@ class SmtpSession(Connection):
         except (ConnectionEnded, ClientTimeout, DrainRequested):
             raise
         except Exception:  # noqa: BLE001 - a reply for the client, a traceback for the log
-            _log.exception("command failed", verb=verb, address=str(self.client.address))
+            _log.exception("command failed", verb=verb, address=self.address)
             self.drop_transaction()
             self.reply(_INTERNAL_ERROR)
         _metrics.observe(verb, self.last_code, time.perf_counter() - started)
@@ -287,7 +287,7 @@ class SmtpSession(Connection):
             raise SmtpError(503, "5.5.1", "TLS is active already")
         if len(self.input):
             # Whoever can put octets before the handshake would have them count as the client's.
-            _log.warning("octets came with STARTTLS", address=str(self.client.address))
+            _log.warning("octets came with STARTTLS", address=self.address)
             raise SmtpError(554, "5.5.1", "Nothing may follow STARTTLS", close=True)
         self.reply(Reply(220, "2.0.0", "Ready to start TLS"))
         await self.flush(self.limits.command_timeout)
@@ -363,7 +363,7 @@ class SmtpSession(Connection):
     def say_goodbye(self, text: str) -> None:
         """Ends the session with a 421 of its own behind the last reply."""
         if not self._closing:
-            _log.info("session ended by us", address=str(self.client.address), reason=text)
+            _log.info("session ended by us", address=self.address, reason=text)
             self.reply(Reply(421, "4.7.0", text))
             self._closing = True
 

@@ -9,7 +9,7 @@ from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
 from netmail_common.nmap import ResolveOutcome
 
-from netmail_smtp.adapters.metrics import RELAY_DECISIONS
+from netmail_smtp.adapters.metrics import relay_decisions
 from netmail_smtp.adapters.recognition import sender_owners
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.identity import header_senders
@@ -82,7 +82,7 @@ class Standing:
         session = self._session
         if decision.relay_refusal:
             session.count_relay_refusal()
-        RELAY_DECISIONS.labels(decision.reason, "yes" if decision.accepted else "no").inc()
+        relay_decisions(decision.reason, accepted=decision.accepted).inc()
         user, more = "", {}
         if isinstance(standing, KnownSender):
             user = standing.full_name
@@ -94,7 +94,7 @@ class Standing:
             "relay decision",
             accepted=decision.accepted,
             reason=decision.reason,
-            address=str(session.client.address),
+            address=session.address,
             user=user,
             message_id=transaction.message_id,
             sender=str(transaction.mail.sender or ""),

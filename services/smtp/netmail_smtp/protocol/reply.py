@@ -1,5 +1,6 @@
 """SMTP replies (RFC 5321 4.2) with enhanced status codes (RFC 2034, RFC 3463)."""
 
+import functools
 from dataclasses import dataclass
 
 
@@ -22,20 +23,26 @@ class Reply:
 
         What is not printable is replaced: nothing that a client sent can end a line of ours.
         """
-        prefix = f"{self.enhanced} " if self.enhanced else ""
-        lines = self.text.split("\n")
-        last = len(lines) - 1
-        return b"".join(
-            f"{self.code}{' ' if index == last else '-'}{prefix}{_printable(line)}\r\n".encode(
-                "utf-8", "backslashreplace"
-            )
-            for index, line in enumerate(lines)
-        )
+        return _encode(self.code, self.enhanced, self.text)
 
     @property
     def positive(self) -> bool:
         """Whether it is a 2xx or 3xx reply."""
         return self.code < 400
+
+
+@functools.lru_cache(maxsize=512)
+def _encode(code: int, enhanced: str, text: str) -> bytes:
+    """Kept, because most replies are said again and again."""
+    prefix = f"{enhanced} " if enhanced else ""
+    lines = text.split("\n")
+    last = len(lines) - 1
+    return b"".join(
+        f"{code}{' ' if index == last else '-'}{prefix}{_printable(line)}\r\n".encode(
+            "utf-8", "backslashreplace"
+        )
+        for index, line in enumerate(lines)
+    )
 
 
 def _printable(line: str) -> str:
