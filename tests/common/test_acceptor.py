@@ -1,13 +1,17 @@
 """The acceptor of public listeners, on real sockets."""
 
 import asyncio
+import gc
+import socket
 import ssl
 import struct
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from netmail_common import proxy_header
 from netmail_common.acceptor import AcceptorHandle, ClientInfo, accept_connections
 from netmail_common.certificates import LocalAuthority
@@ -231,3 +235,54 @@ async def test_after_stop_accepting_open_connections_go_on() -> None:
         writer.write(b"still here\n")
         assert await reader.readline() == b"still here\n"
         await close(writer)
+
+
+@on_both_loops
+async def test_who_has_connected_before_the_stop_is_served() -> None:
+    async with accept() as handle:
+        waiting = socket.create_connection(("127.0.0.1", handle.ports[0]))
+        handle.stop_accepting()
+        waiting.setblocking(False)
+        greeting = await asyncio.get_running_loop().sock_recv(waiting, 100)
+        assert greeting == b"127.0.0.1 True\n"
+        waiting.close()
+        await until_no_connections(handle)
+
+
+@on_both_loops
+async def test_a_flood_of_refusals_is_one_log_line_a_second() -> None:
+    async with accept(max_connections=1) as handle:
+        reader, first = await connect(handle)
+        await reader.readline()
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(20):
+                reader, writer = await connect(handle)
+                assert await reader.read() == b"421 busy\r\n"
+                await close(writer)
+        assert 1 <= len(logs) < 20
+        assert logs[0]["reason"] == "too many connections"
+        await close(first)
+
+
+@on_both_loops
+async def test_a_bug_in_the_protocol_gives_its_place_back() -> None:
+    def broken(_client: ClientInfo) -> asyncio.Protocol:
+        raise RuntimeError("a bug")
+
+    seen: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    listener = ListenerConfig.model_validate({"listen": ["127.0.0.1:0"]})
+    async with accept_connections(
+        listener, protocol_factory=broken, tls=None, busy=lambda _: b""
+    ) as handle:
+        _, writer = await connect(handle)
+        await until(lambda: seen)
+        assert handle.connections == 0
+        writer.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+            gc.collect()

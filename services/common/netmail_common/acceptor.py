@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import socket
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
 from netmail_common.config._base import parse_host_port
 from netmail_common.config.common import ListenerConfig
+from netmail_common.connection_limits import ConnectionLimits, Place
 from netmail_common.logging import get_logger
+from netmail_common.metrics import counter
 from netmail_common.proxy_header import read_proxy_header
 from netmail_common.proxy_protocol import ProxyHeader, ProxyProtocolError
 from netmail_common.tls import ServerTls
@@ -23,6 +26,9 @@ _BACKLOG = 4096
 _ACCEPT_BATCH = 64
 _HANDSHAKE_TIMEOUT = 30.0
 _NO_DESCRIPTORS_PAUSE = 0.1
+_LOG_INTERVAL = 1.0
+
+_CONNECTIONS = counter("connections", "Connections of public listeners", ["outcome"])
 
 ProtocolFactory = Callable[["ClientInfo"], asyncio.Protocol]
 
@@ -45,25 +51,25 @@ class ClientInfo:
 class AcceptorHandle:
     """A running acceptor."""
 
-    def __init__(self) -> None:
-        self.ports: tuple[int, ...] = ()
-        self._sockets: list[socket.socket] = []
-        self._open: Counter[IPv4Address | IPv6Address] = Counter()
-        self._total = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, acceptor: "_Acceptor") -> None:
+        self._acceptor = acceptor
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """One for each address that it listens on, in their order."""
+        return self._acceptor.ports
 
     @property
     def connections(self) -> int:
         """Connections that are open."""
-        return self._total
+        return self._acceptor.limits.connections
 
     def stop_accepting(self) -> None:
-        """Closes the listening sockets; open connections go on. Again changes nothing."""
-        loop = asyncio.get_running_loop()
-        for listening in self._sockets:
-            loop.remove_reader(listening)
-            listening.close()
-        self._sockets.clear()
+        """Closes the listening sockets; open connections go on. Again changes nothing.
+
+        Who has connected already is accepted first, and not reset.
+        """
+        self._acceptor.stop_accepting()
 
 
 @contextlib.asynccontextmanager
@@ -89,9 +95,9 @@ async def accept_connections(
     acceptor = _Acceptor(listener, protocol_factory, tls, busy)
     await acceptor.listen(reuse_port=reuse_port)
     try:
-        yield acceptor.handle
+        yield AcceptorHandle(acceptor)
     finally:
-        acceptor.handle.stop_accepting()
+        acceptor.stop_accepting()
         await acceptor.cancel_pending()
 
 
@@ -103,37 +109,56 @@ class _Acceptor:
         tls: ServerTls | None,
         busy: Callable[[ClientInfo], bytes],
     ) -> None:
-        self.handle = AcceptorHandle()
+        if listener.tls == "implicit" and tls is None:
+            raise ValueError("implicit TLS needs a context")
+        self.ports: tuple[int, ...] = ()
+        self.limits = ConnectionLimits(
+            listener.max_connections, listener.max_connections_per_address
+        )
         self._listener = listener
         self._factory = protocol_factory
         self._tls = tls if listener.tls == "implicit" else None
         self._busy = busy
         self._trusted = [ip_network(text) for text in listener.proxy_trusted_networks]
-        if listener.tls == "implicit" and tls is None:
-            raise ValueError("implicit TLS needs a context")
+        self._sockets: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._quiet_until = 0.0
 
     async def listen(self, *, reuse_port: bool) -> None:
         loop = asyncio.get_running_loop()
-        ports = []
         try:
             for text in self._listener.listen:
-                listening = await _bind(text, reuse_port=reuse_port)
-                self.handle._sockets.append(listening)  # noqa: SLF001 - its only maker
-                ports.append(listening.getsockname()[1])
+                self._sockets.append(await _bind(text, reuse_port=reuse_port))
         except OSError:
-            self.handle.stop_accepting()
+            self.stop_accepting()
             raise
-        self.handle.ports = tuple(ports)
-        for listening in self.handle._sockets:  # noqa: SLF001
+        self.ports = tuple(one.getsockname()[1] for one in self._sockets)
+        for listening in self._sockets:
             loop.add_reader(listening, self._accept, listening)
 
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPT_BATCH):
+    def stop_accepting(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            loop.remove_reader(listening)
+            self._accept(listening, _BACKLOG)
+            listening.close()
+        self._sockets.clear()
+
+    async def cancel_pending(self) -> None:
+        """Ends handshakes that are under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _accept(self, listening: socket.socket, most: int = _ACCEPT_BATCH) -> None:
+        for _ in range(most):
             try:
                 connection, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # out of descriptors or memory: the backlog waits
+                _CONNECTIONS.labels("not accepted").inc()
                 log.error("cannot accept", error=str(error))  # noqa: TRY400 - no traceback
                 self._pause(listening)
                 return
@@ -153,9 +178,8 @@ class _Acceptor:
     def _start(self, connection: socket.socket, peer: Sequence[str | int]) -> None:
         try:
             local = connection.getsockname()
-            with contextlib.suppress(OSError):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # gone already
             connection.close()
             return
         direct = ClientInfo(
@@ -166,128 +190,82 @@ class _Acceptor:
             via_proxy=False,
             may_grant=True,
         )
-        if self._listener.proxy_protocol:
-            if not self._trusts(direct.address):
-                log.warning(
-                    "connection from outside proxy_trusted_networks", address=str(direct.address)
-                )
-                connection.close()
-                return
+        if not self._listener.proxy_protocol:
+            self._admit(connection, direct)
+        elif any(direct.address in network for network in self._trusted):
             self._spawn(self._serve_proxied(connection, direct))
         else:
-            self._admit(connection, direct)
+            self._turn_away("not a trusted proxy", direct)
+            connection.close()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self.handle._tasks.add(task)  # noqa: SLF001
-        task.add_done_callback(self.handle._tasks.discard)  # noqa: SLF001
-
-    async def cancel_pending(self) -> None:
-        tasks = list(self.handle._tasks)  # noqa: SLF001
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
-        return any(address in network for network in self._trusted)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve_proxied(self, connection: socket.socket, direct: ClientInfo) -> None:
         try:
             header = await read_proxy_header(connection)
         except (ProxyProtocolError, OSError, TimeoutError) as error:
-            log.warning("no PROXY header", proxy=str(direct.address), error=str(error) or "timeout")
+            self._turn_away("no PROXY header", direct, error=str(error) or "timeout")
             connection.close()
-            return
         except asyncio.CancelledError:
             connection.close()
             raise
-        self._admit(connection, _behind_proxy(direct, header))
+        else:
+            self._admit(connection, _behind_proxy(direct, header))
 
     def _admit(self, connection: socket.socket, client: ClientInfo) -> None:
-        slot = self._take_slot(client.address)
-        if slot is None:
-            self._refuse(connection, client)
+        place = self.limits.take(client.address)
+        if place is not None:
+            self._spawn(self._connect(connection, client, place))
             return
-        self._spawn(self._connect(connection, client, slot))
-
-    def _take_slot(self, address: IPv4Address | IPv6Address) -> "_Slot | None":
-        handle = self.handle
-        if (
-            handle._total >= self._listener.max_connections  # noqa: SLF001
-            or handle._open[address] >= self._listener.max_connections_per_address  # noqa: SLF001
-        ):
-            if not handle._open[address]:  # noqa: SLF001
-                del handle._open[address]  # noqa: SLF001
-            return None
-        return _Slot(handle, address)
-
-    def _refuse(self, connection: socket.socket, client: ClientInfo) -> None:
-        log.warning("too many connections", address=str(client.address), port=client.local_port)
+        self._turn_away("too many connections", client)
         if self._tls is None:  # nobody could read it before a handshake
             with contextlib.suppress(OSError):
                 connection.send(self._busy(client))
                 connection.shutdown(socket.SHUT_WR)
         connection.close()
 
-    async def _connect(self, connection: socket.socket, client: ClientInfo, slot: "_Slot") -> None:
-        loop = asyncio.get_running_loop()
-
-        def make() -> asyncio.Protocol:
-            protocol = self._factory(client)
-            slot.follow(protocol)
-            return protocol
-
+    async def _connect(self, connection: socket.socket, client: ClientInfo, place: Place) -> None:
         try:
-            if self._tls is None:
-                await loop.connect_accepted_socket(make, connection)
-            else:
-                await loop.connect_accepted_socket(
-                    make,
-                    connection,
-                    ssl=self._tls.context,
-                    ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
-                )
-        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            slot.release()
-            log.info("connection failed", address=str(client.address), error=str(error))
+            protocol = self._factory(client)
+        except BaseException:
+            place.release()
             connection.close()
-        except asyncio.CancelledError:
-            slot.release()
             raise
-
-
-class _Slot:
-    """One connection's place among the allowed ones."""
-
-    __slots__ = ("_address", "_handle", "_held")
-
-    def __init__(self, handle: AcceptorHandle, address: IPv4Address | IPv6Address) -> None:
-        self._handle = handle
-        self._address = address
-        self._held = True
-        handle._total += 1  # noqa: SLF001
-        handle._open[address] += 1  # noqa: SLF001
-
-    def release(self) -> None:
-        """Gives the place back; again changes nothing."""
-        if not self._held:
+        place.follow(protocol)
+        security: dict[str, Any] = {}
+        if self._tls is not None:
+            security = {"ssl": self._tls.context, "ssl_handshake_timeout": _HANDSHAKE_TIMEOUT}
+        try:
+            # From here on the socket is the loop's to close; a second close could hit another one.
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol, connection, **security
+            )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            place.release()
+            self._turn_away("no TLS", client, error=str(error))
             return
-        self._held = False
-        self._handle._total -= 1  # noqa: SLF001
-        self._handle._open[self._address] -= 1  # noqa: SLF001
-        if not self._handle._open[self._address]:  # noqa: SLF001
-            del self._handle._open[self._address]  # noqa: SLF001
+        except BaseException:
+            place.release()
+            raise
+        _CONNECTIONS.labels("accepted").inc()
 
-    def follow(self, protocol: asyncio.Protocol) -> None:
-        """Releases the place when PROTOCOL's connection is lost, whatever carries it by then."""
-        lost = protocol.connection_lost
-
-        def connection_lost(error: Exception | None) -> None:
-            del protocol.connection_lost  # breaks the reference cycle
-            self.release()
-            lost(error)
-
-        protocol.connection_lost = connection_lost  # type: ignore[assignment,method-assign]
+    def _turn_away(self, reason: str, client: ClientInfo, **details: str) -> None:
+        """Counts each one; says so once a second at most: they may be many."""
+        _CONNECTIONS.labels(reason).inc()
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _LOG_INTERVAL
+            address = str(client.address)
+            log.warning(
+                "connection turned away",
+                reason=reason,
+                address=address,
+                port=client.local_port,
+                **details,
+            )
 
 
 def _address(text: str | int) -> IPv4Address | IPv6Address:
