@@ -144,12 +144,19 @@ async def test_marks_of_accepted_messages_are_kept_as_long_as_one_may_come_again
 ) -> None:
     path, clock = tmp_path / "x.db", Later()
     async with open_store(f"sqlite:///{path}", clock=clock) as store:
-        envelope = Envelope("message-0000000001", "a@b", (Recipient("c@d.example"),))
-        expansion = Expansion(remote=("c@d.example",))
-        await store.queue.submit([Submission(envelope, b"A: b\r\n\r\nc", (expansion,))])
-        clock.now += 5 * 86_400
+        user = await make_user(store)
+        submitted = Envelope("message-0000000001", "a@b", (Recipient("c@d.example"),))
+        handed_over = Envelope("message-0000000002", "a@b", (Recipient("c@example.org"),))
+        far = Expansion(remote=("c@d.example",))
+        await store.queue.submit([Submission(submitted, b"A: b\r\n\r\nc", (far,))])
+        await store.queue.deliver(handed_over, b"A: b\r\n\r\nc", [Expansion((user,))])
+        assert count(path, "accepted") == 3
+        clock.now += 86_400 - 1
         await sweep(store)
-        assert count(path, "accepted") == 1
+        assert count(path, "accepted") == 3
+        clock.now += 4 * 86_400
+        await sweep(store)
+        assert count(path, "accepted") == 2
         clock.now += 2 * 86_400
         await sweep(store)
         assert count(path, "accepted") == 0

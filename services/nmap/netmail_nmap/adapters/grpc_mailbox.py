@@ -12,7 +12,7 @@ from netmail.nmap.v1 import mailbox_pb2_grpc
 from netmail_nmap.adapters.grpc_convert import columns_to, mailbox_to, search_key_from, state_to
 from netmail_nmap.adapters.grpc_maildrops import MaildropStream
 from netmail_nmap.domain.ended_users import EndedUsers
-from netmail_nmap.domain.errors import InvalidRequest, NmapError
+from netmail_nmap.domain.errors import InvalidRequest, NmapError, StoreUnavailable
 from netmail_nmap.domain.mail import (
     AppendTarget,
     FetchedMessage,
@@ -405,8 +405,14 @@ async def abandoned_unless_done(upload: Upload) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        await asyncio.shield(upload.abandon())
+        await asyncio.shield(give_up(upload))
         raise
+
+
+async def give_up(upload: Upload) -> None:
+    """Gives an upload up; if storage fails now, the next start sweeps it."""
+    with contextlib.suppress(StoreUnavailable):
+        await upload.abandon()
 
 
 def _pages(columns: MessageColumns) -> Iterator[pb.MessageColumns]:

@@ -11,7 +11,7 @@ from netmail_common.logging import get_logger
 from netmail_common.metrics import counter
 
 from netmail_nmap.adapters.grpc_convert import envelope_from, envelope_to
-from netmail_nmap.adapters.grpc_mailbox import abandoned_unless_done, receive
+from netmail_nmap.adapters.grpc_mailbox import abandoned_unless_done, give_up, receive
 from netmail_nmap.domain.delivery import (
     DeliveryOutcome,
     Envelope,
@@ -27,7 +27,13 @@ from netmail_nmap.domain.delivery import (
     SubmitOutcome,
     SubmitResult,
 )
-from netmail_nmap.domain.errors import InvalidRequest, MessageTooBig, NmapError
+from netmail_nmap.domain.errors import (
+    InsufficientStorage,
+    InvalidRequest,
+    MessageTooBig,
+    NmapError,
+    StoreUnavailable,
+)
 from netmail_nmap.domain.store import MailStore, QueueStore
 
 MAX_LEASE = 1_000
@@ -149,19 +155,16 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         async with abandoned_unless_done(upload):
             try:
                 await receive(upload, requests)
-            except MessageTooBig:
-                await upload.abandon()
-                return pb.SubmitStreamResponse(
-                    result=pb.SubmitResult(outcome=pb.SUBMIT_OUTCOME_INVALID)
-                )
-            body = await upload.finish()
-            results = await self._queue.submit(
-                [Submission(envelope, body, expansions[0], senders[0])]
-            )
-            if results[0].outcome is not SubmitOutcome.ACCEPTED:
-                await upload.abandon()
-        _count(results)
-        return pb.SubmitStreamResponse(result=_result_to(results[0]))
+                body = await upload.finish()
+            except (MessageTooBig, StoreUnavailable) as error:
+                result = SubmitResult(_outcome_of(error))
+            else:
+                submission = Submission(envelope, body, expansions[0], senders[0])
+                (result,) = await self._queue.submit([submission])
+            if result.outcome is not SubmitOutcome.ACCEPTED:
+                await give_up(upload)
+        _count([result])
+        return pb.SubmitStreamResponse(result=_result_to(result))
 
     async def Deliver(
         self, request_iterator: AsyncIterable[pb.DeliverRequest], context: Any
@@ -169,7 +172,9 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         """Takes a message that another NMAP agent hands over."""
         requests = aiter(request_iterator)
         envelope = envelope_from((await _begin(requests)).envelope)
-        (expansions,), _ = await self._expand([envelope])
+        expansions = await self._resolver.expand(
+            [recipient.address for recipient in envelope.recipients], handed_over=True
+        )
         upload = self._mail.upload(limit=self._max_message_size, local_prefix=envelope.return_path)
         async with abandoned_unless_done(upload):
             await receive(upload, requests)
@@ -306,6 +311,16 @@ async def _begin(requests: AsyncIterator[Any]) -> Any:
     if first is None or first.WhichOneof("part") != "envelope":
         raise InvalidRequest("the stream does not begin with an envelope")
     return first
+
+
+def _outcome_of(error: NmapError) -> SubmitOutcome:
+    match error:
+        case InsufficientStorage():
+            return SubmitOutcome.INSUFFICIENT_STORAGE
+        case StoreUnavailable():
+            return SubmitOutcome.TEMPORARY_FAILURE
+        case _:
+            return SubmitOutcome.INVALID
 
 
 def _wants_success(envelope: Envelope) -> bool:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
+from netmail_common.mail_address import quote_local
+
 from netmail_nmap.domain.dsn import Notify
 
 DEFAULT_NOTIFY = Notify()
@@ -48,7 +50,9 @@ class Envelope:
     @property
     def return_path(self) -> bytes:
         """The header field that local delivery prepends (RFC 5321 4.4)."""
-        return f"Return-Path: <{self.sender}>\r\n".encode()
+        local, at, domain = self.sender.rpartition("@")
+        sender = f"{quote_local(local)}@{domain}" if at else ""
+        return f"Return-Path: <{sender}>\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,12 @@ class Expansion:
 class RecipientResolver(Protocol):
     """The directory's part in delivery."""
 
-    async def expand(self, addresses: Sequence[str]) -> list[Expansion]:
+    async def expand(
+        self, addresses: Sequence[str], *, handed_over: bool = False
+    ) -> list[Expansion]:
         """Tells where mail to each address (local@domain) goes; same order, same length.
+
+        HANDED_OVER: another NMAP agent hands the message over; it is not forwarded to one again.
 
         A disabled user counts as unknown. An address whose domain this NMAP agent does not serve
         is its own `remote`. Never raises for an odd address: that one is unknown.

@@ -58,12 +58,28 @@ _ALL_DUE = Statement(sa.update(orphans).values(due_at=0))
 _DUE = Statement(
     sa.select(
         orphans.c.body_id,
+        sa.func.coalesce(bodies.c.size, 0),
         sa.exists().where(messages.c.body_id == orphans.c.body_id)
         | sa.exists().where(queue_messages.c.body_id == orphans.c.body_id),
     )
+    .select_from(orphans.outerjoin(bodies, bodies.c.id == orphans.c.body_id))
     .where(orphans.c.due_at <= sa.bindparam("now"))
     .order_by(orphans.c.due_at)
     .limit(sa.bindparam("most"))
+)
+_REMOVE_QUEUED = Statement(
+    sa.delete(bodies)
+    .where(
+        bodies.c.id.in_(ids_of("bodies")),
+        bodies.c.local_size == 0,
+        bodies.c.size <= CHUNK,
+        ~sa.exists().where(messages.c.body_id == bodies.c.id),
+        ~sa.exists().where(queue_messages.c.body_id == bodies.c.id),
+    )
+    .returning(bodies.c.id)
+)
+_DELETE_FIRST_CHUNKS = Statement(
+    sa.delete(body_chunks).where(body_chunks.c.id.in_(ids_of("chunks")))
 )
 _NEXT_DUE = Statement(sa.select(sa.func.min(orphans.c.due_at)))
 
@@ -153,17 +169,33 @@ def all_orphans_due(driver: Driver) -> None:
     _ALL_DUE.run(driver)
 
 
-def sweep(driver: Driver, now_ms: int, most: int) -> int:
-    """Removes at most MOST marked bodies that nobody refers to; gives how many were looked at."""
-    due = _DUE.all(driver, now=now_ms, most=most)
-    for body_id, referred_to in due:
-        if not referred_to:
-            _DELETE_CHUNKS.run(
-                driver, first=chunk_id(body_id, 0), last=chunk_id(body_id + 1, 0) - 1
-            )
-            _DELETE_BODY.run(driver, body=body_id)
-    _UNMARK.run(driver, bodies=id_list(body_id for body_id, _ in due))
-    return len(due)
+def sweep(driver: Driver, now_ms: int, most: int, most_octets: int) -> int:
+    """Removes marked bodies that nobody refers to; gives how many were looked at.
+
+    Looks at MOST of them, and stops when MOST_OCTETS are reached: the writer has other work.
+    """
+    looked_at = []
+    for body_id, size, referred_to in _DUE.all(driver, now=now_ms, most=most):
+        looked_at.append(body_id)
+        if referred_to:
+            continue
+        _DELETE_CHUNKS.run(driver, first=chunk_id(body_id, 0), last=chunk_id(body_id + 1, 0) - 1)
+        _DELETE_BODY.run(driver, body=body_id)
+        most_octets -= size
+        if most_octets <= 0:
+            break
+    _UNMARK.run(driver, bodies=id_list(looked_at))
+    return len(looked_at)
+
+
+def remove_queued(driver: Driver, body_ids: Iterable[int], due_at: int) -> None:
+    """Bodies whose message left the queue go at once if they are small and were only there.
+
+    The others are marked: one statement each for most messages instead of a mark and a sweep.
+    """
+    gone = {row[0] for row in _REMOVE_QUEUED.all(driver, bodies=id_list(body_ids))}
+    _DELETE_FIRST_CHUNKS.run(driver, chunks=id_list(chunk_id(body_id, 0) for body_id in gone))
+    mark_orphans(driver, set(body_ids) - gone, due_at)
 
 
 def next_due(driver: Driver) -> int | None:

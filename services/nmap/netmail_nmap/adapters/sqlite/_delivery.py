@@ -46,8 +46,9 @@ from netmail_nmap.domain.dsn import (
 )
 from netmail_nmap.domain.outcomes import QueueSettings, delivered_here, moment
 
-_MARK_LIFETIME_MS = 86_400_000
-"""How much longer than a message may wait anywhere its marks in `accepted` are kept."""
+_DAY_MS = 86_400_000
+"""How long a submission is remembered: the SMTP agent tries again within minutes. A delivery that
+was handed over is remembered a day longer than it may wait in the other agent's queue."""
 
 _INSERT_ACCEPTED = BulkInsert(
     accepted, "message_id", "recipient", "expires_at", suffix=" ON CONFLICT DO NOTHING"
@@ -78,14 +79,14 @@ _ACCEPTED_FOR = Statement(
     sa.select(accepted.c.recipient).where(accepted.c.message_id == sa.bindparam("message"))
 )
 
-_NEVER, _SUCCESS, _FAILURE, _DELAY, _GIVEN = 1, 2, 4, 8, 16
+_NEVER, NOTIFY_SUCCESS, _FAILURE, _DELAY, _GIVEN = 1, 2, 4, 8, 16
 
 
 def notify_bits(notify: Notify) -> int:
     """NOTIFY as the queue keeps it."""
     return (
         _NEVER * notify.never
-        | _SUCCESS * notify.success
+        | NOTIFY_SUCCESS * notify.success
         | _FAILURE * notify.failure
         | _DELAY * notify.delay
         | _GIVEN * notify.given
@@ -96,7 +97,7 @@ def notify_from(bits: int) -> Notify:
     """The other way."""
     return Notify(
         never=bool(bits & _NEVER),
-        success=bool(bits & _SUCCESS),
+        success=bool(bits & NOTIFY_SUCCESS),
         failure=bool(bits & _FAILURE),
         delay=bool(bits & _DELAY),
         given=bool(bits & _GIVEN),
@@ -166,7 +167,7 @@ def take(
         results.append(SubmitResult(SubmitOutcome.ACCEPTED, len(plan.users), len(plan.queued)))
         if statuses := delivered_here(plan.here):
             notices.append((submission, statuses))
-    _write(core, settings, transaction, plans, inboxes)
+    _write(core, transaction, plans, inboxes, core.now_ms() + _DAY_MS)
     for submission, statuses in notices:
         _notify_delivered(core, settings, transaction, submission, statuses)
     return results
@@ -206,10 +207,11 @@ def deliver(
         results.append(DeliverResult(recipient.address, DeliveryOutcome.DELIVERED, "2.0.0"))
     plan.users = {user: None for user in plan.users if f"u:{user}" not in seen}
     plan.marks = (*marks, *(f"u:{user}" for user in plan.users))
+    expires_at = core.now_ms() + int(settings.schedule.lifetime * 1000) + _DAY_MS
     if plan.users or plan.queued:
-        _write(core, settings, transaction, [plan], inboxes)
+        _write(core, transaction, [plan], inboxes, expires_at)
     else:
-        _mark_accepted(core, settings, driver, [plan])
+        _mark_accepted(driver, [plan], expires_at)
         _drop_body(core, driver, body)
     return results
 
@@ -294,10 +296,10 @@ def _drop_body(core: Core, driver: Driver, body: Body) -> None:
 
 def _write(
     core: Core,
-    settings: QueueSettings,
     transaction: Transaction,
     plans: Sequence[_Plan],
     inboxes: dict[int, MailboxRow],
+    expires_at: int,
 ) -> None:
     if not plans:
         return
@@ -309,7 +311,7 @@ def _write(
         total = _place_body(core, driver, plan, new)
         filings += [Filing(inboxes[user].id, plan.body_id, total, 0, now) for user in plan.users]
     _bodies.insert_bodies(driver, new)
-    _mark_accepted(core, settings, driver, plans)
+    _mark_accepted(driver, plans, expires_at)
     if filings:
         _messages.file_messages(core, transaction, filings)
     queued = [plan for plan in plans if plan.queued]
@@ -333,13 +335,10 @@ def _place_body(core: Core, driver: Driver, plan: _Plan, new: list[NewBody]) -> 
     raise TypeError("the body is not of this store")
 
 
-def _mark_accepted(
-    core: Core, settings: QueueSettings, driver: Driver, plans: Sequence[_Plan]
-) -> None:
-    expires = core.now_ms() + int(settings.schedule.lifetime * 1000) + _MARK_LIFETIME_MS
+def _mark_accepted(driver: Driver, plans: Sequence[_Plan], expires_at: int) -> None:
     _INSERT_ACCEPTED.run(
         driver,
-        [(plan.envelope.message_id, mark, expires) for plan in plans for mark in plan.marks],
+        [(plan.envelope.message_id, mark, expires_at) for plan in plans for mark in plan.marks],
     )
 
 

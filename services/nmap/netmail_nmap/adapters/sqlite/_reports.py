@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from netmail_nmap.adapters.schema import queue_items, queue_messages, queue_recipients
 from netmail_nmap.adapters.sqlite import _bodies
 from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._delivery import notify_from, write_dsn
+from netmail_nmap.adapters.sqlite._delivery import NOTIFY_SUCCESS, notify_from, write_dsn
 from netmail_nmap.adapters.sqlite._events import QueueGrew
 from netmail_nmap.adapters.sqlite._leases import read_message
 from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
@@ -97,6 +97,19 @@ _SENDERS = Statement(
     .where(queue_items.c.id.in_(ids_of("items")), queue_messages.c.sender != "")
     .distinct()
 )
+_SUCCESS_SENDERS = Statement(
+    sa.select(queue_messages.c.sender)
+    .select_from(ITEMS_WITH_MESSAGE)
+    .where(
+        queue_items.c.id.in_(ids_of("items")),
+        queue_messages.c.sender != "",
+        sa.exists().where(
+            queue_recipients.c.item_id == queue_items.c.id,
+            queue_recipients.c.notify.op("&")(NOTIFY_SUCCESS) != 0,
+        ),
+    )
+    .distinct()
+)
 _GIVE_BACK = Statement(
     sa.update(queue_items)
     .where(queue_items.c.id == sa.bindparam("item"))
@@ -151,14 +164,17 @@ _DELETE_MESSAGES = Statement(
 
 
 def senders_of(driver: Driver, reports: Sequence[ItemReport]) -> list[str]:
-    """Senders that a report may concern."""
-    items = [report.lease_id for report in reports if _may_tell(report)]
-    return [row[0] for row in _SENDERS.rows(driver, items=id_list(items))] if items else []
-
-
-def _may_tell(report: ItemReport) -> bool:
-    """All but what is plainly delivered; a success is told only where the sender asked for it."""
-    return not report.untried
+    """Senders that a report may concern; of what is delivered only those who asked for it."""
+    all_delivered: list[int] = []
+    others: list[int] = []
+    for report in reports:
+        if not report.untried:
+            delivered = all(r.outcome is DeliveryOutcome.DELIVERED for r in report.recipients)
+            (all_delivered if delivered else others).append(report.lease_id)
+    senders = {row[0] for row in _SENDERS.rows(driver, items=id_list(others))} if others else set()
+    if all_delivered:
+        senders |= {row[0] for row in _SUCCESS_SENDERS.rows(driver, items=id_list(all_delivered))}
+    return sorted(senders)
 
 
 def apply(
@@ -221,7 +237,7 @@ def remove_items(core: Core, driver: Driver, items: Iterable[QueuedItem]) -> Non
     empty = _EMPTY.all(driver, messages=id_list({item.queue_message_id for item in gone}))
     if empty:
         _DELETE_MESSAGES.run(driver, messages=id_list(row[0] for row in empty))
-        _bodies.mark_orphans(driver, {row[1] for row in empty}, core.now_ms())
+        _bodies.remove_queued(driver, {row[1] for row in empty}, core.now_ms())
 
 
 def tell(

@@ -14,7 +14,8 @@ from netmail_nmap.adapters.sqlite._statements import Driver, Statement
 from netmail_nmap.adapters.sqlite._writer import Transaction
 from netmail_nmap.domain.errors import StoreUnavailable
 
-_BODIES_AT_ONCE = 50
+_BODIES_AT_ONCE = 200
+_OCTETS_AT_ONCE = 32 * 1024 * 1024
 _MARKS_AT_ONCE = 500
 _INTERVAL = 5.0
 """Seconds between looks."""
@@ -62,7 +63,7 @@ class Sweeper:
             return any(moment is not None and moment <= now for moment in first)
 
         def operation(transaction: Transaction) -> int:
-            looked_at = _bodies.sweep(transaction.driver, now, _BODIES_AT_ONCE)
+            looked_at = _bodies.sweep(transaction.driver, now, _BODIES_AT_ONCE, _OCTETS_AT_ONCE)
             return looked_at + _EXPIRE.run(transaction.driver, now=now, most=_MARKS_AT_ONCE)
 
         if not await self._core.readers.run(lambda snapshot: due(snapshot.driver)):
