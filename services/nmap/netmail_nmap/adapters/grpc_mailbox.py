@@ -2,7 +2,6 @@
 # ruff: noqa: ARG002 - gRPC hands every method a context
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -11,8 +10,9 @@ from netmail.nmap.v1 import mailbox_pb2_grpc
 
 from netmail_nmap.adapters.grpc_convert import columns_to, mailbox_to, search_key_from, state_to
 from netmail_nmap.adapters.grpc_maildrops import MaildropStream
+from netmail_nmap.adapters.grpc_uploads import abandoned_unless_done, receive
 from netmail_nmap.domain.ended_users import EndedUsers
-from netmail_nmap.domain.errors import InvalidRequest, NmapError, StoreUnavailable
+from netmail_nmap.domain.errors import InvalidRequest, NmapError
 from netmail_nmap.domain.mail import (
     AppendTarget,
     FetchedMessage,
@@ -23,7 +23,7 @@ from netmail_nmap.domain.mail import (
     StoreMode,
     StoreRequest,
 )
-from netmail_nmap.domain.store import MailStore, Upload, Watch
+from netmail_nmap.domain.store import MailStore, Watch
 
 _ROWS = 50_000
 """Messages in one response of a listing."""
@@ -375,44 +375,6 @@ def _target(start: pb.AppendStart) -> AppendTarget:
         tuple(start.flags),
         start.internal_date if start.HasField("internal_date") else None,
     )
-
-
-class _Part(Protocol):
-    """A message of a stream that carries a body."""
-
-    @property
-    def data(self) -> bytes: ...
-
-    def WhichOneof(self, name: Any) -> Any: ...
-
-
-async def receive(upload: Upload, requests: AsyncIterator[_Part]) -> None:
-    """Takes data until `end`. Raises: InvalidRequest when it does not come; MessageTooBig."""
-    async for request in requests:
-        match request.WhichOneof("part"):
-            case "data":
-                await upload.write(request.data)
-            case "end":
-                return
-            case _:
-                break
-    raise InvalidRequest("the stream ends without an end, or with something else")
-
-
-@contextlib.asynccontextmanager
-async def abandoned_unless_done(upload: Upload) -> AsyncIterator[None]:
-    """Gives an upload up when the block fails or is cancelled."""
-    try:
-        yield
-    except BaseException:
-        await asyncio.shield(give_up(upload))
-        raise
-
-
-async def give_up(upload: Upload) -> None:
-    """Gives an upload up; if storage fails now, the next start sweeps it."""
-    with contextlib.suppress(StoreUnavailable):
-        await upload.abandon()
 
 
 def _pages(columns: MessageColumns) -> Iterator[pb.MessageColumns]:

@@ -11,7 +11,7 @@ from netmail_common.logging import get_logger
 from netmail_common.metrics import counter
 
 from netmail_nmap.adapters.grpc_convert import envelope_from, envelope_to
-from netmail_nmap.adapters.grpc_mailbox import abandoned_unless_done, give_up, receive
+from netmail_nmap.adapters.grpc_uploads import abandoned_unless_done, give_up, receive
 from netmail_nmap.domain.delivery import (
     DeliveryOutcome,
     Envelope,
