@@ -80,7 +80,7 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_store(installation, config))
-        directory = await _directory(config, store, stack)
+        directory = await _directory(installation, config, store, stack)
         sender = await stack.enter_async_context(
             revocation_sender(directory.store, installation, server, identity)
         )
@@ -172,7 +172,10 @@ async def _store(installation: Installation, config: MessagingServerConfig) -> A
 
 
 async def _directory(
-    config: MessagingServerConfig, store: Store, stack: contextlib.AsyncExitStack
+    installation: Installation,
+    config: MessagingServerConfig,
+    store: Store,
+    stack: contextlib.AsyncExitStack,
 ) -> UserDirectory:
     files = {
         context.name: PasswordFileSource(context.name, context.file)
@@ -187,6 +190,12 @@ async def _directory(
             catch_all=_own_address(config, "catch_all", config.nmap.catch_all),
             postmaster=_own_address(config, "postmaster", config.nmap.postmaster),
             separator=config.nmap.subaddress_separator,
+            other_domains=frozenset(
+                domain
+                for other in installation.messaging_servers
+                if other.name != config.name
+                for domain in other.domains
+            ),
         ),
         SqliteDirectoryStore(store.core),
         files,

@@ -66,6 +66,7 @@ def directory_with(store: Store) -> Callable[..., UserDirectory]:
             catch_all=parse_mail_address(catch_all) if catch_all else None,
             postmaster=parse_mail_address(postmaster) if postmaster else None,
             separator=separator,
+            other_domains=frozenset({"branch.example.org"}),
         )
         return UserDirectory(settings, SqliteDirectoryStore(store.core), files or {}, default_quota)
 

@@ -215,6 +215,18 @@ async def test_forwarding_to_nobody_keeps_the_mail(
     assert await expand(directory, "alice@example.org") == ({alice.id}, set())
 
 
+async def test_what_another_agent_handed_over_is_not_forwarded_to_one_again(
+    users: UserAdministration, directory: UserDirectory
+) -> None:
+    alice = await users.create("alice", "", "x")
+    targets = ["carol@branch.example.org", "al@example.net"]
+    await users.set_forwarding("alice", "", targets, keep_copy=False)
+    (from_outside,) = await directory.expand(["alice@example.org"])
+    (handed_over,) = await directory.expand(["alice@example.org"], handed_over=True)
+    assert from_outside == Expansion(remote=("carol@branch.example.org", "al@example.net"))
+    assert handed_over == Expansion((alice.id,), ("al@example.net",))
+
+
 async def test_two_ways_to_one_user_are_one_delivery(
     users: UserAdministration, directory: UserDirectory
 ) -> None:

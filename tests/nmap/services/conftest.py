@@ -26,7 +26,9 @@ class Resolver:
     def __init__(self, users: dict[str, int]) -> None:
         self.users = users
 
-    async def expand(self, addresses: Sequence[str]) -> list[Expansion]:
+    async def expand(
+        self, addresses: Sequence[str], *, handed_over: bool = False
+    ) -> list[Expansion]:
         return [self._expand(address) for address in addresses]
 
     def _expand(self, address: str) -> Expansion:

@@ -63,6 +63,7 @@ class UserDirectory:
         self._logins: VersionedCache[UserRecord] = VersionedCache(self._version)
         self._resolved: VersionedCache[ResolvedAddress] = VersionedCache(self._version)
         self._expanded: VersionedCache[Expansion] = VersionedCache(self._version)
+        self._expanded_handed_over: VersionedCache[Expansion] = VersionedCache(self._version)
 
     def lookup(self, stored: UserLookup) -> FileAwareLookup:
         """Users of the storage and of the files as one."""
@@ -113,24 +114,29 @@ class UserDirectory:
             results.append(result)
         return results
 
-    async def expand(self, addresses: Sequence[str]) -> list[Expansion]:
+    async def expand(
+        self, addresses: Sequence[str], *, handed_over: bool = False
+    ) -> list[Expansion]:
         """Implements `RecipientResolver`.
 
         Raises: StoreUnavailable.
         """
-        known = [self._expanded.get(address) for address in addresses]
+        cache = self._expanded_handed_over if handed_over else self._expanded
+        known = [cache.get(address) for address in addresses]
         missing = [a for a, result in zip(addresses, known, strict=True) if result is None]
         if missing:
-            version = self._expanded.version()
+            version = cache.version()
             read = await self._read(
-                lambda recipients: [recipients.expand(address) for address in missing]
+                lambda recipients: [
+                    recipients.expand(address, handed_over=handed_over) for address in missing
+                ]
             )
             found = {}
             for address, (users, remote) in zip(missing, read, strict=True):
                 stored = [await self.ensure_stored(user) for user in users]
                 found[address] = to_expansion(stored, remote)
                 if users:
-                    self._expanded.put(address, found[address], version)
+                    cache.put(address, found[address], version)
         return [
             result if result is not None else found[address]
             for address, result in zip(addresses, known, strict=True)

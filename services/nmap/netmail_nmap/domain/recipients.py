@@ -32,6 +32,7 @@ class DirectorySettings:
         catch_all: gets mail to unknown local parts.
         postmaster: gets mail to postmaster and abuse; None: the first user.
         separator: of subaddresses; empty: none.
+        other_domains: of the installation's other Messaging Servers.
     """
 
     server: str
@@ -40,6 +41,7 @@ class DirectorySettings:
     catch_all: MailAddress | None = None
     postmaster: MailAddress | None = None
     separator: str = "+"
+    other_domains: frozenset[str] = frozenset()
 
 
 class Recipients:
@@ -91,8 +93,12 @@ class Recipients:
         """Whether the domain is one of ours."""
         return address.domain in self._settings.domains
 
-    def expand(self, text: str) -> tuple[list[UserRecord], list[str]]:
-        """Where mail to an address (wire spelling) goes: users, and addresses elsewhere."""
+    def expand(self, text: str, *, handed_over: bool = False) -> tuple[list[UserRecord], list[str]]:
+        """Where mail to an address (wire spelling) goes: users, and addresses elsewhere.
+
+        A message that another NMAP agent hands over (`handed_over`) is not forwarded to one again,
+        but kept: between agents nothing counts hops, so a loop would end in nobody's mailbox.
+        """
         try:
             address = MailAddress.from_wire(text)
         except AddressError:
@@ -102,9 +108,11 @@ class Recipients:
         user = self.for_address(address)
         if user is None:
             return [], []
-        return self._follow_forwarding(user)
+        return self._follow_forwarding(user, handed_over=handed_over)
 
-    def _follow_forwarding(self, first: UserRecord) -> tuple[list[UserRecord], list[str]]:
+    def _follow_forwarding(
+        self, first: UserRecord, *, handed_over: bool
+    ) -> tuple[list[UserRecord], list[str]]:
         """Each user is followed once, so that a loop ends and a tree of forwards stays small."""
         users: list[UserRecord] = []
         remote: dict[str, str] = {}
@@ -112,12 +120,19 @@ class Recipients:
         waiting = deque([first])
         while waiting:
             user = waiting.popleft()
-            if not user.forward_to or user.keep_copy:
+            targets = [MailAddress.from_wire(target) for target in user.forward_to]
+            stays = [
+                address
+                for address in targets
+                if handed_over and address.domain in self._settings.other_domains
+            ]
+            if not targets or user.keep_copy or stays:
                 users.append(user)
-            for target in user.forward_to:
-                address = MailAddress.from_wire(target)
+            for address in targets:
+                if address in stays:
+                    continue
                 if not self.is_local(address):
-                    remote[address.key()] = target
+                    remote[address.key()] = address.wire
                     continue
                 next_user = self.for_address(address)
                 if next_user is None or _identity(next_user) in seen:
