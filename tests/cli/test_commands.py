@@ -39,6 +39,19 @@ def test_the_demonstrations_configuration_is_good_and_the_default() -> None:
     assert json.loads(done.stdout) == {"config": str(DEMO_CONFIG), "good": True}
 
 
+@pytest.mark.parametrize("kind", ["json", "toml"])
+def test_a_configuration_may_be_json_or_toml(kind: str) -> None:
+    text = '{"messaging_servers": []}' if kind == "json" else "messaging_servers = []"
+    Path(f"config.{kind}").write_text(text)
+    done = netmail("config", "check", "--config", f"config.{kind}")
+    assert done.exit_code == ExitCode.CONFIG
+    assert "messaging_servers: List should have at least 1 item" in done.stderr
+    if kind == "json":
+        good = json.dumps(yaml.safe_load(DEMO_CONFIG.read_text()))
+        Path("good.json").write_text(good)
+        assert netmail("config", "check", "--config", "good.json").exit_code == 0
+
+
 def test_the_schema_knows_every_key_of_the_demonstration() -> None:
     schema = json.loads(netmail("config", "schema").stdout)
     data = yaml.safe_load(DEMO_CONFIG.read_text())

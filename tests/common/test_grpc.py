@@ -11,7 +11,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
 from netmail_common.certificates import Identity, LocalAuthority
-from netmail_common.grpc_client import Channel
+from netmail_common.grpc_client import CALL_TIMEOUT, Channel
 from netmail_common.grpc_server import BoundServer, RpcError, error_reason, grpc_server, peer_role
 from netmail_common.http_server import Health
 from netmail_common.roles import Role
@@ -26,6 +26,8 @@ class Servicer(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
             raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_PAGE_TOKEN", "no such page")
         if request.page_token == "bug":
             raise RuntimeError("secret of the server")
+        if request.page_token == "time":
+            return connmgr_pb2.ListLoginsResponse(next_page_token=str(context.time_remaining()))
         return connmgr_pb2.ListLoginsResponse(next_page_token=peer_role(context).value)
 
     async def WatchLogins(  # noqa: N802
@@ -37,7 +39,7 @@ class Servicer(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
             yield connmgr_pb2.WatchLoginsResponse(revision=request.nonce)
 
 
-def server(identity: Identity, listen: str = "127.0.0.1:0") -> Any:
+def server(identity: Identity, listen: str = "127.0.0.1:0", health: Health | None = None) -> Any:
     def register(target: grpc.aio.Server) -> None:
         connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(
             Servicer(),  # type: ignore[abstract] # it serves two methods
@@ -50,7 +52,7 @@ def server(identity: Identity, listen: str = "127.0.0.1:0") -> Any:
         role=Role.CONNMGR,
         installation="netmail",
         register=register,
-        health=Health(),
+        health=health or Health(),
         service_names=[SERVICE],
         drain_timeout=1,
     )
@@ -171,19 +173,43 @@ async def test_a_stream_answers_and_fails_with_its_reason(identity_for: Identity
         await channel.close()
 
 
-async def test_health_is_served_to_agents_and_reflection_to_the_admin_only(
-    identity_for: IdentityFor,
-) -> None:
+async def test_health_follows_readiness(identity_for: IdentityFor) -> None:
+    health = Health()
+    status = health_pb2.HealthCheckResponse
+    async with server(identity_for(Role.CONNMGR), health=health) as bound:
+        channel = channel_to(bound, identity_for(Role.SMTP))
+        watch = health_pb2_grpc.HealthStub(channel.raw).Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE), timeout=20
+        )
+        assert (await watch.read()).status == status.NOT_SERVING
+        health.set_ready(True)
+        assert (await watch.read()).status == status.SERVING
+        health.set_ready(False)
+        assert (await watch.read()).status == status.NOT_SERVING
+        watch.cancel()
+        await channel.close()
+
+
+async def test_reflection_is_the_admins_alone(identity_for: IdentityFor) -> None:
     async with server(identity_for(Role.CONNMGR)) as bound:
         channel = channel_to(bound, identity_for(Role.SMTP))
-        health = health_pb2_grpc.HealthStub(channel.raw)
-        answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
         assert await reflection_code(channel) is grpc.StatusCode.PERMISSION_DENIED
         await channel.close()
         admin = channel_to(bound, identity_for(Role.ADMIN))
         assert await reflection_code(admin) is grpc.StatusCode.OK
         await admin.close()
+
+
+async def test_a_call_without_a_deadline_gets_one(identity_for: IdentityFor) -> None:
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        channel = channel_to(bound, identity_for(Role.ADMIN))
+        answer = await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest(page_token="time"))
+        assert 0 < float(answer.next_page_token) < CALL_TIMEOUT + 1
+        answer = await stub(channel).ListLogins(
+            connmgr_pb2.ListLoginsRequest(page_token="time"), timeout=5
+        )
+        assert 0 < float(answer.next_page_token) < 6
+        await channel.close()
 
 
 async def reflection_code(channel: Channel) -> grpc.StatusCode:

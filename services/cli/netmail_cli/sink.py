@@ -21,7 +21,7 @@ from netmail_common.logging import get_logger
 
 __all__ = ["MessageFolder", "main", "sink_server"]
 
-log = get_logger(__name__)
+log = get_logger("netmail_cli.sink")  # run as __main__
 
 _LONGEST_LINE = 1 << 20
 

@@ -1,5 +1,6 @@
 """The gRPC server of an agent: mutual TLS, roles, errors, health, reflection, drain."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ __all__ = ["MESSAGE_SIZE", "BoundServer", "RpcError", "error_reason", "grpc_serv
 
 MESSAGE_SIZE = 16 * 1024 * 1024
 """Octets of one gRPC message, both ways; larger bodies are streamed."""
+
+_HEALTH_INTERVAL = 5.0
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_SIZE),
@@ -86,19 +89,27 @@ async def grpc_server(
             raise ConfigError(f"cannot listen on {address}: {error}") from error
         ports.append(port)
     await server.start()
-    await _report(health_service, ("", *service_names), serving=True)
+    reporting = asyncio.ensure_future(_report(health_service, ("", *service_names), health))
     try:
         yield BoundServer(server, tuple(ports))
     finally:
         health.set_ready(False)
+        reporting.cancel()
         await health_service.enter_graceful_shutdown()
         await server.stop(drain_timeout)
 
 
-async def _report(service: Any, names: Sequence[str], *, serving: bool) -> None:
+async def _report(service: Any, names: Sequence[str], health: Health) -> None:
+    """Tells grpc.health.v1 what HEALTH says, at once when it is set, within seconds by a check."""
     status = health_pb2.HealthCheckResponse
-    for name in names:
-        await service.set(name, status.SERVING if serving else status.NOT_SERVING)
+    changed = asyncio.Event()
+    health.watch(lambda _: changed.set())
+    while True:
+        changed.clear()
+        for name in names:
+            await service.set(name, status.SERVING if health.ready else status.NOT_SERVING)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), _HEALTH_INTERVAL)
 
 
 def _server_credentials(identity: Identity) -> grpc.ServerCredentials:
