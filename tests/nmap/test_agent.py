@@ -27,11 +27,15 @@ from netmail_common.sasl import (
     Mechanism,
     run_sasl,
 )
+from netmail_nmap.adapters.administration import UserAdministration
+from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.app import Running, nmap_agent
+from netmail_nmap.domain.credentials import HashParameters
 from scramp import ScramClient
 
 ADDRESS = ip_address("192.0.2.7")
 CHEAP = {"time_cost": 1, "memory_kib": 8}
+HASHING = HashParameters(time_cost=1, memory_kib=8)
 
 
 def free_port() -> int:
@@ -412,6 +416,35 @@ async def test_a_second_start_finds_the_users_and_changes_none(
         alice = await running.directory.find_login("alice")
     async with nmap_agent(installation, "mail1") as running:
         assert await running.directory.find_login("alice") == alice
+
+
+async def test_an_initial_user_who_was_removed_stays_removed(installation: Installation) -> None:
+    async with nmap_agent(installation, "mail1") as running:
+        assert await running.directory.find_login("bob")
+        users = UserAdministration(
+            running.directory, PasswordHasher(HASHING, concurrency=1, queue=1)
+        )
+        await users.delete("bob", "users.demo")
+        await users.set_password("alice", "users.demo", "changed")
+        changed = await running.directory.find_login("alice")
+    async with nmap_agent(installation, "mail1") as running:
+        assert await running.directory.find_login("bob") is None
+        assert await running.directory.find_login("alice") == changed
+
+
+async def test_an_initial_user_who_cannot_be_made_stops_the_start(
+    tmp_path: Path, certificates: Path
+) -> None:
+    installation = two_servers(tmp_path, certificates)
+    mail1 = installation.messaging_servers[0]
+    odd = {"name": "alice", "password": "x", "addresses": ["alice@elsewhere.example"]}
+    data = installation.model_dump(mode="json")
+    data["messaging_servers"][0]["contexts"] = [
+        {"name": mail1.contexts[0].name, "initial_users": [odd]}
+    ]
+    with pytest.raises(ConfigError, match="initial user 'alice'"):
+        async with nmap_agent(parse_config(data, state=tmp_path), "mail1"):
+            pass
 
 
 async def test_a_store_has_one_process(mail1: Running, installation: Installation) -> None:

@@ -11,7 +11,6 @@ from netmail.nmap.v1 import directory_pb2_grpc, mailbox_pb2_grpc, queue_pb2_grpc
 from netmail_common.certificates import Identity
 from netmail_common.config import (
     ConfigError,
-    InitialUser,
     Installation,
     MessagingServerConfig,
     NmapConfig,
@@ -35,7 +34,7 @@ from netmail_nmap.adapters.htpasswd import PasswordFileSource
 from netmail_nmap.adapters.revocations import revocation_sender
 from netmail_nmap.adapters.sqlite import Store, open_store
 from netmail_nmap.domain.credentials import HashParameters
-from netmail_nmap.domain.errors import NmapError, StoreUnavailable, UserNotFound
+from netmail_nmap.domain.errors import NmapError, StoreUnavailable
 from netmail_nmap.domain.outcomes import QueueSettings
 from netmail_nmap.domain.recipients import DirectorySettings
 from netmail_nmap.domain.retry import RetrySchedule
@@ -240,29 +239,18 @@ async def _create_initial_users(
     for context in config.contexts:
         for user in context.initial_users:
             try:
-                await administration.get(user.name, context.name)
-            except UserNotFound:
-                await _create_initial_user(config, context.name, user, administration)
-
-
-async def _create_initial_user(
-    config: MessagingServerConfig,
-    context: str,
-    user: InitialUser,
-    administration: UserAdministration,
-) -> None:
-    try:
-        await administration.create(
-            user.name, context, user.password.get_secret_value(), addresses=user.addresses
-        )
-    except StoreUnavailable:
-        raise
-    except NmapError as error:
-        raise ConfigError(
-            f"messaging server {config.name!r}: context {context!r}: initial user"
-            f" {user.name!r}: {error}"
-        ) from error
-    log.info("initial user created", user=user.name, context=context)
+                created = await administration.create_initial(
+                    user.name, context.name, user.password.get_secret_value(), user.addresses
+                )
+            except StoreUnavailable:
+                raise
+            except NmapError as error:
+                raise ConfigError(
+                    f"messaging server {config.name!r}: context {context.name!r}: initial user"
+                    f" {user.name!r}: {error}"
+                ) from error
+            if created:
+                log.info("initial user created", user=user.name, context=context.name)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

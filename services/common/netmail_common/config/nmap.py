@@ -10,7 +10,10 @@ from netmail_common.config.common import AgentConfig
 
 
 class InitialUser(Section):
-    """A user made at the first start if the context has no user of that name."""
+    """A user made at the first start with it, if the context has no user of that name.
+
+    Who is removed later stays removed.
+    """
 
     name: str
     password: SecretStr

@@ -66,6 +66,34 @@ class UserAdministration:
 
         return await self._directory.store.write(create)
 
+    async def create_initial(
+        self, name: str, context: str, password: str, addresses: Sequence[str]
+    ) -> bool:
+        """Makes a user that the configuration wants from the beginning; whether it did.
+
+        Once: who was removed since does not come back with the password of the configuration.
+
+        Raises: as `create`.
+        """
+        context = self._writable(context)
+        name = _checked_name(name)
+        key = fold(name)
+        mark = f"initial user {context} {key}"
+        extra = [self._own_address(text) for text in addresses]
+        store = self._directory.store
+        if await store.write(lambda changes: changes.has_mark(mark)):
+            return False
+        credentials = await self._credentials(password)
+
+        def create(changes: UserChanges) -> bool:
+            changes.set_mark(mark)
+            if changes.by_name(context, key) is not None:
+                return False
+            self._directory.create_user(changes, context, name, key, credentials, extra=extra)
+            return True
+
+        return await store.write(create)
+
     async def get(self, name: str, context: str) -> UserRecord:
         """Raises: UserNotFound, StoreUnavailable."""
         return await self._directory.store.read(lambda stored: self._find(stored, name, context))

@@ -157,6 +157,14 @@ class SqliteUserChanges(SqliteUserLookup):
         self._connection = transaction.connection
         self._now_ms = core.now_ms()
 
+    def has_mark(self, mark: str) -> bool:
+        """Whether something that is done once was done."""
+        return _META.first(self._driver, key=f"mark:{mark}") is not None
+
+    def set_mark(self, mark: str) -> None:
+        """It is done now."""
+        self._connection.execute(sa.insert(store_meta).values(key=f"mark:{mark}", value="done"))
+
     def create(self, user: NewUser) -> UserRecord:
         """Stores a user. The caller has checked that name and addresses are free."""
         self._connection.execute(

@@ -100,6 +100,10 @@ class RevocationSender:
         try:
             response = await self._managers[name].RevokeLogins(request, timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                # It would say so each time, and keep the others waiting.
+                _log.error("revocation refused", connection_manager=name, user=user)
+                return True
             _log.warning(
                 "revocation not acknowledged, trying again",
                 connection_manager=name,

@@ -111,6 +111,12 @@ class UserChanges(UserLookup, Protocol):
     revocation and tell the user's sessions to end.
     """
 
+    def has_mark(self, mark: str) -> bool:
+        """Whether something that is done once was done."""
+
+    def set_mark(self, mark: str) -> None:
+        """It is done now."""
+
     def create(self, user: NewUser) -> UserRecord:
         """Stores a user. The caller has checked that name and addresses are free."""
 
