@@ -181,6 +181,37 @@ def test_a_new_password_ends_sessions_and_logins_of_the_old_one(
     assert relay(running, "127.0.0.40", "dora@example.org").startswith("250")
 
 
+def test_a_crash_of_the_nmap_agent_ends_sessions_and_nothing_is_removed(
+    running: RunningInstallation,
+) -> None:
+    with smtplib.SMTP("127.0.0.1", running.port(2525), timeout=20) as client:
+        client.sendmail(
+            "x@example.com", ["bob@example.org"], "From: x@example.com\r\nSubject: y\r\n\r\nz\r\n"
+        )
+    with logged_in(running, "127.0.0.41", "bob", "builder") as pop:
+        messages, _ = pop.stat()
+        pop.dele(1)
+        (pid,) = running.pids("netmail_nmap", "mail1")
+        os.kill(pid, signal.SIGKILL)
+        assert is_closed(pop)
+    eventually(lambda: _can_log_in(running), within=60)
+    with logged_in(running, "127.0.0.41", "bob", "builder") as pop:
+        assert pop.stat()[0] == messages
+        pop.dele(1)
+        pop.quit()
+
+
+def _can_log_in(running: RunningInstallation) -> bool:
+    """False while the agent behind is away."""
+    try:
+        with logged_in(running, "127.0.0.41", "bob", "builder") as pop:
+            pop.quit()
+    except poplib.error_proto as error:
+        assert "[SYS/TEMP]" in str(error)
+        return False
+    return True
+
+
 def _with_password(running: RunningInstallation, *argv: str, password: str) -> None:
     subprocess.run(
         [sys.executable, "-m", "netmail_cli", *argv, "--password-stdin",
