@@ -207,7 +207,8 @@ def _can_log_in(running: RunningInstallation) -> bool:
         with logged_in(running, "127.0.0.41", "bob", "builder") as pop:
             pop.quit()
     except poplib.error_proto as error:
-        assert "[SYS/TEMP]" in str(error)
+        if "[SYS/TEMP]" not in str(error):
+            raise
         return False
     return True
 
