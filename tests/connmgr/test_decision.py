@@ -30,7 +30,7 @@ def login(user: UserKey, *, verified: float = 0.0, domain: str = "example.org") 
         profile=Profile(
             user=user,
             addresses=(address,) if named else (),
-            address_keys=frozenset({address}) if named else frozenset(),
+            address_keys=(address,) if named else (),
             domains=frozenset({domain}) if named else frozenset(),
         ),
         place=b"\xc0\x00\x02\x01",

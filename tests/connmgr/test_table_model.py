@@ -247,11 +247,7 @@ class LoginTableMachine(RuleBasedStateMachine):
 
     @invariant()
     def indexes_agree(self) -> None:
-        by_place = {
-            (user, place): login
-            for place, logins in self.table._places.items()
-            for user, login in logins.items()
-        }
+        by_place = {(login.user, login.place): login for login in self.table._places}
         by_user = {
             (user, place): login
             for user, known in self.table.users.items()
@@ -259,7 +255,8 @@ class LoginTableMachine(RuleBasedStateMachine):
         }
         assert by_place == by_user
         assert len(by_place) == len(self.table)
-        assert all(self.table._places.values())
+        for (user, place), login in by_place.items():
+            assert self.table._places.get(place, user) is login
         in_wheel = [key for bucket in self.table._expiry._buckets.values() for key in bucket]
         assert sorted(map(str, in_wheel)) == sorted(str((p, u)) for u, p in by_place)
         serials = [known.serial for known in self.table.users.values()]

@@ -85,7 +85,7 @@ class Profile:
 
     user: UserKey
     addresses: tuple[str, ...] = ()
-    address_keys: frozenset[str] = frozenset()
+    address_keys: tuple[str, ...] = ()
     domains: frozenset[str] = frozenset()
 
 

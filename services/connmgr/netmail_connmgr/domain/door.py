@@ -101,11 +101,12 @@ def _profile(candidate: Candidate) -> Profile:
         raise NotAdmitted("too many domains")
     if candidate.user == ANONYMOUS:
         return Profile(ANONYMOUS)
-    addresses = list(_addresses(candidate.addresses))
+    spellings = [(address.wire, address.key()) for address in _addresses(candidate.addresses)]
     return Profile(
         user=candidate.user,
-        addresses=tuple(address.wire for address in addresses),
-        address_keys=frozenset(address.key() for address in addresses),
+        addresses=tuple(wire for wire, _ in spellings),
+        # Most are spelled like their key, and need no second copy of it.
+        address_keys=tuple(wire if key == wire else key for wire, key in spellings),
         domains=_domain_set(domains),
     )
 

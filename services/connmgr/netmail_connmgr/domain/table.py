@@ -20,6 +20,7 @@ from netmail_common.networks import network_of
 from netmail_connmgr.domain.changes import ChangeLog
 from netmail_connmgr.domain.expiry import ExpiryWheel
 from netmail_connmgr.domain.marks import RevocationMarks
+from netmail_connmgr.domain.places import Places
 
 __all__ = ["Found", "LoginTable", "Outcome", "Registered", "TableLimits", "UserLogins"]
 
@@ -94,7 +95,7 @@ class LoginTable:
         self.changes = changes
         self.marks = RevocationMarks(max_marks=limits.max_logins)
         self.users: dict[UserKey, UserLogins] = {}  # by growing serial
-        self._places: dict[bytes, dict[UserKey, Login]] = {}
+        self._places = Places()
         self._expiry = ExpiryWheel[tuple[bytes, UserKey]]()
         self._expired: dict[bytes, float] = {}  # place -> when, oldest first
         self._size = 0
@@ -128,8 +129,8 @@ class LoginTable:
     def find(self, place: bytes, now: float) -> Found:
         """The live logins of a place."""
         self.drop_expired(now)
-        logins = self._places.get(place)
-        live = tuple(login for login in logins.values() if login.expires > now) if logins else ()
+        logins = self._places.at(place)
+        live = tuple(login for login in logins if login.expires > now)
         if live:
             return Found(now, live)
         when = self._expired.get(place)
@@ -166,24 +167,20 @@ class LoginTable:
 
     def logins_in(self, network: bytes) -> list[Login]:
         """Logins from a network, whether they grant or not, expired ones maybe among them."""
-        return [
-            login
-            for place in (network, network + b"-")
-            for login in self._places.get(place, {}).values()
-        ]
+        return [login for place in (network, network + b"-") for login in self._places.at(place)]
 
     def drop_expired(self, now: float, limit: int = _DROP_AT_ONCE) -> int:
         """Cleans up what is over, at most LIMIT logins; how many it were."""
         due = self._expiry.due(now, limit)
         for (place, user), _ in due:
-            login = self._places[place][user]
+            login = self.users[user].logins[place]
             self._remove(login)
             if place not in self._places:
                 self._remember_expired(place, login.expires)
         return len(due)
 
     def _live(self, place: bytes, user: UserKey, now: float) -> Login | None:
-        login = self._places.get(place, {}).get(user)
+        login = self._places.get(place, user)
         if login is not None and login.expires <= now:
             self._remove(login)
             return None
@@ -248,15 +245,14 @@ class LoginTable:
         return known.profile if known is not None and known.profile == profile else profile
 
     def _put(self, login: Login) -> None:
-        place = self._places.setdefault(login.place, {})
-        earlier = place.get(login.user)
+        earlier = self._places.get(login.place, login.user)
         if earlier is None:
             self._size += 1
             self._expired.pop(login.place, None)
         else:
             self._expiry.remove((login.place, login.user), earlier.expires)
         self._expiry.add((login.place, login.user), login.expires)
-        place[login.user] = login
+        self._places.put(login)
         known = self.users.get(login.user)
         if known is None:
             known = self.users[login.user] = UserLogins(login.serial, login.profile)
@@ -264,10 +260,7 @@ class LoginTable:
         known.logins[login.place] = login
 
     def _remove(self, login: Login) -> None:
-        place = self._places[login.place]
-        del place[login.user]
-        if not place:
-            del self._places[login.place]
+        self._places.remove(login)
         known = self.users[login.user]
         del known.logins[login.place]
         if not known.logins:
