@@ -13,7 +13,7 @@ class LegacyUdpConfig(Section):
     """NetMail's own UDP port 689 protocols. Off while `listen` is empty."""
 
     listen: list[Address] = []
-    """Leave it empty: this version has no UDP front end yet, and does not start with one asked for."""
+    """Leave it empty: there is no UDP front end yet, and nothing starts with one asked for."""
     allowed_sources: list[NetworkRange] = []
     plain: bool = False
     credential_file: Path | None = None
@@ -36,8 +36,8 @@ class ConnectionManagerConfig(AgentConfig):
     max_users_per_network: Annotated[int, Field(ge=1, le=4096)] = 8
     """With more users than this a network's sender binding becomes strict."""
     max_logins: Annotated[int, Field(ge=1)] = 2_000_000
-    """The table's bound; beyond it new logins are refused (REGISTER_OUTCOME_TABLE_FULL) until others
-    expire."""
+    """The table's bound; beyond it new logins are refused (REGISTER_OUTCOME_TABLE_FULL) until
+    others expire."""
     ipv6_prefix: Annotated[int, Field(ge=32, le=128)] = 64
     """IPv6 clients are known by this prefix."""
     nat64_prefixes: list[NetworkRange] = []
