@@ -1,1 +1,1 @@
-"""What every NetMail agent shares: configuration, logging, metrics, gRPC, SASL, PROXY protocol, addresses."""
+"""What every NetMail agent shares: configuration, logging, metrics, gRPC, SASL, addresses."""
