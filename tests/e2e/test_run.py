@@ -114,6 +114,24 @@ def test_users_are_made_changed_and_removed(running: RunningInstallation) -> Non
     assert running.netmail("user", "show", "dora", check=False).returncode == 3
 
 
+def test_mail_is_forwarded_as_set(running: RunningInstallation) -> None:
+    made = run_json(running, "user", "add", "gil", "--context", "users.demo", "--generate")
+    done = run_json(
+        running, "user", "set", "gil", "--forward-to", "carol@branch.example.org", "--quota", "9000"
+    )
+    assert done["forward_to"] == ["carol@branch.example.org"]
+    assert done["quota_bytes"] == 9000
+    before = pop3_count(running, "carol", "branch-office", 3110)
+    send_local(running, "gil@example.org")
+    wait_until(lambda: pop3_count(running, "carol", "branch-office", 3110) == before + 1)
+    assert pop3_count(running, "gil", made["password"]) == 0
+    assert run_json(running, "user", "set", "gil", "--no-forward")["forward_to"] == []
+    send_local(running, "gil@example.org")
+    assert pop3_count(running, "gil", made["password"]) == 1
+    assert running.netmail("user", "set", "gil", check=False).returncode == 2
+    running.netmail("user", "remove", "gil", "--yes")
+
+
 def test_users_and_contexts_are_listed(running: RunningInstallation) -> None:
     users = {(user["name"], user["context"]) for user in run_json(running, "user", "list")}
     assert {("alice", "users.demo"), ("carol", "branch.demo")} <= users

@@ -180,6 +180,46 @@ def enable(
     _set_disabled(user, context, config, state, Output(json), disabled=False)
 
 
+@user_app.command("set")
+def set_user(  # noqa: PLR0917 - typer reads options from parameters
+    user: UserArgument,
+    context: ContextOption = None,
+    quota: Annotated[int | None, typer.Option("--quota", help="Octets; 0: unlimited.")] = None,
+    forward_to: Annotated[
+        list[str] | None, typer.Option("--forward-to", help="Forward mail to this address.")
+    ] = None,
+    keep_copy: Annotated[
+        bool, typer.Option("--keep-copy", help="Forwarded mail also stays in the mailbox.")
+    ] = False,
+    no_forward: Annotated[bool, typer.Option("--no-forward", help="Forward nothing.")] = False,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Sets a user's quota, or where the user's mail is forwarded."""
+    output = Output(json)
+
+    async def work() -> None:
+        change = pb.UpdateUserRequest()
+        if quota is not None:
+            change.quota_bytes = quota
+        if forward_to or no_forward:
+            if forward_to and no_forward:
+                raise Failure(ExitCode.USAGE, "--forward-to and --no-forward exclude each other")
+            change.forward.CopyFrom(
+                pb.ForwardSetting(forward_to=forward_to or [], keep_copy=keep_copy)
+            )
+        elif quota is None:
+            raise Failure(ExitCode.USAGE, "say --quota, --forward-to or --no-forward")
+        async with administrator(config, state) as admin:
+            server, found = await find_user(admin, user, context)
+            change.user.CopyFrom(_ref(found))
+            answer = await admin.directory(server).UpdateUser(change)
+        output.record(user_record(answer.user))
+
+    perform(output, work)
+
+
 @user_app.command("remove")
 def remove(
     user: UserArgument,
