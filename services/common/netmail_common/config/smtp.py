@@ -101,6 +101,8 @@ class SmtpConfig(Section):
     """Domains relayed for anybody, besides the local ones (a backup MX)."""
     allowed_networks: list[NetworkRange] = []
     """Clients that relay without AUTH or login. May not overlap a shared network."""
+    recipient_cache: Annotated[float, Field(ge=0, le=10)] = 0.25
+    """Seconds for which a local recipient that was found is not looked up again; 0: always."""
     max_staleness: Annotated[Duration, Field(ge=1, le=60)] = 10
     connmgr_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Seconds to wait for a relay decision; then 451 4.4.3."""

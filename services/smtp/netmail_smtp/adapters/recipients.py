@@ -43,7 +43,7 @@ class RecipientDesk:
         found: Sequence[Resolution] = ()
         if session.transaction is not None:
             size = session.transaction.mail.size or 0
-            found = await session.services.directory.resolve(addresses, size)
+            found = await session.services.lookups.resolve(addresses, size)
         resolved = iter(zip(addresses, found, strict=False))
         codes = []
         for item in batch:

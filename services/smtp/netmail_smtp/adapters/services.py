@@ -10,6 +10,7 @@ from netmail_common.sasl import Mechanism
 from netmail_common.tls import ServerTls
 
 from netmail_smtp.adapters.connection import Connection
+from netmail_smtp.adapters.lookups import RecipientLookups
 from netmail_smtp.adapters.recognition import Address, Recognizer
 from netmail_smtp.domain.allowed_networks import Network, is_within
 from netmail_smtp.domain.relay import RelayPolicy
@@ -73,6 +74,7 @@ class Services:
         postmaster_domain: where `<Postmaster>` without a domain goes.
         limits: what a stranger meets.
         directory: Authenticate and Resolve.
+        lookups: Resolve for recipients.
         queue: Submit.
         recognizer: who a client is without AUTH.
         separator_of: the subaddress separator of a Messaging Server.
@@ -84,6 +86,7 @@ class Services:
     postmaster_domain: str
     limits: SmtpLimits
     directory: DirectoryClient
+    lookups: RecipientLookups
     queue: QueueClient
     recognizer: Recognizer
     separator_of: Callable[[str], str]

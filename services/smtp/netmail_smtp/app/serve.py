@@ -28,6 +28,7 @@ from netmail_common.sasl import Mechanism
 from netmail_common.tls import ServerTls
 from netmail_common.workers import run_workers
 
+from netmail_smtp.adapters.lookups import RecipientLookups
 from netmail_smtp.adapters.recognition import Recognizer
 from netmail_smtp.adapters.services import Listener, Services, SessionRegistry
 from netmail_smtp.adapters.session import SmtpSession
@@ -128,6 +129,7 @@ async def serving(
             postmaster_domain=own.domains[0],
             limits=own.smtp.limits,
             directory=directory,
+            lookups=RecipientLookups(directory, own.smtp.recipient_cache),
             queue=QueueClient(channels, in_flight=_SUBMITS_IN_FLIGHT),
             recognizer=_recognizer(installation, own, identity, stack),
             separator_of=lambda server: (
