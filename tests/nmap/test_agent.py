@@ -31,6 +31,7 @@ from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.app import Running, nmap_agent
 from netmail_nmap.domain.credentials import HashParameters
+from passlib.hash import ldap_sha1
 from scramp import ScramClient
 
 ADDRESS = ip_address("192.0.2.7")
@@ -407,6 +408,41 @@ async def test_odd_steps_on_the_stream_are_answered_and_disturb_nobody(
     await call.done_writing()
     assert await call.read() is cast("Any", grpc.aio).EOF
     await channels.close()
+
+
+async def test_a_context_in_a_password_file(
+    tmp_path: Path,
+    certificates: Path,
+    identity_for: Callable[[Role], Identity],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("netmail_nmap.adapters.htpasswd._POLL_SECONDS", 0.01)
+    file = tmp_path / "staff.htpasswd"
+    file.write_text(f"dave:{ldap_sha1.hash('director')}\n", encoding="utf-8")
+    data = two_servers(tmp_path, certificates).model_dump(mode="json")
+    data["messaging_servers"][0]["contexts"] = [
+        {"name": "staff.demo", "backend": "htpasswd", "file": str(file)}
+    ]
+    installation = parse_config(data, state=tmp_path)
+    async with (
+        nmap_agent(installation, "mail1") as running,
+        client_of(installation, "mail1", identity_for(Role.POP_IMAP)) as client,
+    ):
+        assert not client.scram_offered
+        dave = await login(client, "Dave@example.org", "director")
+        assert (dave.name, dave.addresses) == ("dave", ("dave@example.org",))
+        assert dave.user_id
+        ended: list[int] = []
+        with running.store.ended_users.listening(ended.append):
+            file.write_text(f"dave:{ldap_sha1.hash('fired')}\n", encoding="utf-8")
+            async with asyncio.timeout(10):
+                while not ended:  # noqa: ASYNC110 - the file is looked at
+                    await asyncio.sleep(0.01)
+        assert ended == [dave.user_id]
+        with pytest.raises(AuthFailed):
+            await login(client, "dave@example.org", "director")
+        again = await login(client, "dave@example.org", "fired")
+        assert again.credential_epoch > dave.credential_epoch
 
 
 async def test_a_second_start_finds_the_users_and_changes_none(

@@ -205,7 +205,9 @@ class Authenticator:
 
 def _report(answer: AuthAnswer, username: str, asker: Asker) -> None:
     _OUTCOMES.labels(asker.service, answer.outcome.value).inc()
-    _log.info(
+    # Who is asked next says what becomes of a user that we do not know.
+    log = _log.debug if answer.outcome is AuthOutcome.UNKNOWN_USER else _log.info
+    log(
         "authentication",
         outcome=answer.outcome.value,
         username=username,
