@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - gRPC hands every method a context
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from netmail_common.metrics import counter
 from netmail_nmap.adapters.grpc_convert import envelope_from, envelope_to
 from netmail_nmap.adapters.grpc_uploads import abandoned_unless_done, give_up, receive
 from netmail_nmap.domain.delivery import (
+    DEFAULT_NOTIFY,
     DeliveryOutcome,
     Envelope,
     Expansion,
@@ -324,14 +326,17 @@ def _outcome_of(error: NmapError) -> SubmitOutcome:
 
 
 def _wants_success(envelope: Envelope) -> bool:
-    return bool(envelope.sender) and any(r.notify.success for r in envelope.recipients)
+    for recipient in envelope.recipients:
+        if recipient.notify is not DEFAULT_NOTIFY and recipient.notify.success:
+            return envelope.sender != ""
+    return False
 
 
 def _count(results: Sequence[SubmitResult]) -> None:
-    for result in results:
-        _submitted.labels(result.outcome.name.lower()).inc()
-    _delivered.inc(sum(result.delivered for result in results))
-    _queued.inc(sum(result.queued for result in results))
+    for outcome, number in Counter([result.outcome for result in results]).items():
+        _submitted.labels(outcome.name.lower()).inc(number)
+    _delivered.inc(sum([result.delivered for result in results]))
+    _queued.inc(sum([result.queued for result in results]))
 
 
 def _result_to(result: SubmitResult) -> pb.SubmitResult:

@@ -27,6 +27,7 @@ _MAX_JOBS = 1_024
 _log = get_logger(__name__)
 _commits = duration("nmap_store_commit", "Durable commits of the store")
 _jobs = counter("nmap_store_writes", "Write requests that the store took", ("outcome",))
+_done, _failed = _jobs.labels("done"), _jobs.labels("failed")
 
 
 class Transaction:
@@ -196,10 +197,10 @@ class Writer:
             if job.future.done():  # the caller was cancelled
                 continue
             if job.error is None:
-                _jobs.labels("done").inc()
+                _done.inc()
                 job.future.set_result(job.result)
             else:
-                _jobs.labels("failed").inc()
+                _failed.inc()
                 job.future.set_exception(job.error)
 
 
