@@ -299,6 +299,12 @@ def test_client_first_names_the_user() -> None:
     assert parse_client_first(b"y,,n=alice,r=x").username == "alice"
 
 
+def test_client_first_may_repeat_the_name_as_the_one_to_act_as_but_no_other() -> None:
+    assert parse_client_first(b"n,a=alice,n=alice,r=x").username == "alice"
+    with pytest.raises(AuthMalformed):
+        parse_client_first(b"n,a=bob,n=alice,r=x")
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -8,9 +8,11 @@ from scramp.utils import ScramException, saslprep
 from netmail_common.sasl._errors import AuthMalformed
 from netmail_common.sasl._prepare import check_user_name
 
-# gs2-header without channel binding, no authzid, no mandatory extensions, optional extensions kept.
+# gs2-header without channel binding, authzid (some clients repeat their name there), no mandatory
+# extensions, optional extensions kept.
 _CLIENT_FIRST = re.compile(
-    r"(?P<flag>[ny]),,n=(?P<name>(?:[^\x00,=]|=2C|=3D)+),r=(?P<nonce>[!-+\--~]+)"
+    r"(?P<flag>[ny]),(?:a=(?P<authzid>(?:[^\x00,=]|=2C|=3D)+))?,"
+    r"n=(?P<name>(?:[^\x00,=]|=2C|=3D)+),r=(?P<nonce>[!-+\--~]+)"
     r"(?:,[A-Za-z]=[^\x00,]+)*"
 )
 MAX_CLIENT_FIRST = 4096
@@ -36,7 +38,7 @@ def parse_client_first(message: bytes) -> ClientFirst:
 
     The flag `y` is fine: the client could bind channels and has not seen us offer it.
 
-    Raises: AuthMalformed.
+    Raises: AuthMalformed, also when it asks to act as somebody else.
     """
     if len(message) > MAX_CLIENT_FIRST:
         raise AuthMalformed
@@ -45,7 +47,7 @@ def parse_client_first(message: bytes) -> ClientFirst:
     except UnicodeDecodeError as error:
         raise AuthMalformed from error
     match = _CLIENT_FIRST.fullmatch(text)
-    if match is None:
+    if match is None or (match["authzid"] or match["name"]) != match["name"]:
         raise AuthMalformed
     try:
         name = check_user_name(saslprep(match["name"].replace("=2C", ",").replace("=3D", "=")))

@@ -2,6 +2,7 @@
 
 from netmail_common.sasl import ClientFirst
 from scramp import ScramException, ScramMechanism
+from scramp.core import Gs2Header
 
 from netmail_nmap.domain.users import ScramVerifier
 
@@ -15,6 +16,20 @@ class ScramMalformed(Exception):
 
 class ScramProofWrong(Exception):
     """The client does not know the password."""
+
+
+class _Gs2Header(Gs2Header):  # type: ignore[misc]  # scramp is untyped
+    """The header as the client wrote it; scramp's own knows no authzid (RFC 5802 5.1, `a=`)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text[0], None)
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __bytes__(self) -> bytes:
+        return self._text.encode()
 
 
 class ScramExchange:
@@ -34,7 +49,10 @@ class ScramExchange:
             )
         )
         try:
-            self._server.set_client_first(first.text)
+            # The directory has checked that the authzid is the name: only the proof needs it still.
+            flag, authzid, bare = first.text.split(",", 2)
+            self._server.set_client_first(f"{flag},,{bare}")
+            self._server.gs2_header = _Gs2Header(f"{flag},{authzid},")
             self.server_first = str(self._server.get_server_first()).encode()
         except ScramException as error:
             raise ScramMalformed from error
