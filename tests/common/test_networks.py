@@ -205,6 +205,7 @@ def test_only_shared_standings_say_shared() -> None:
         Standing.CARRIER_NAT,
         Standing.PRIVATE,
         Standing.CONFIGURED,
+        Standing.OWN,
     }
 
 
@@ -223,6 +224,20 @@ def test_loopback_in_disguise_grants_not_even_in_a_demonstration(address: str) -
 def test_ipv6_loopback_is_a_network_of_its_own() -> None:
     demo = NetworkMap(AddressRules(loopback_grants=True))
     assert str(demo.locate(IPv6Address("::1")).network) == "::1/128"
+
+
+def test_our_own_addresses_never_grant_and_their_neighbours_do() -> None:
+    own: frozenset[IPv4Address | IPv6Address] = frozenset(
+        {IPv4Address("192.0.2.2"), IPv6Address("2001:db8::2")}
+    )
+    networks = NetworkMap(AddressRules(own_addresses=own))
+    for address in ("192.0.2.2", "::ffff:192.0.2.2", "2002:c000:202::1", "2001:db8::2"):
+        assert networks.locate(ipaddress.ip_address(address)).standing is Standing.OWN
+    neighbour = networks.locate(IPv6Address("2001:db8::3"))
+    assert neighbour.grants
+    assert networks.locate(IPv4Address("192.0.2.3")).grants
+    # A login from our own address must not vouch for the rest of its /64.
+    assert networks.locate(IPv6Address("2001:db8::2")).place != neighbour.place
 
 
 @pytest.mark.parametrize(("prefix", "same"), [(56, True), (64, False), (128, False)])

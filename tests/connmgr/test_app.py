@@ -1,9 +1,12 @@
 """The Connection Manager as a process of its own."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from netmail_common.config import ConfigError, Installation, parse_config
 from netmail_common.connmgr import ConnectionManagerClient, UserKey, WatchMode
 from netmail_common.grpc_client import Channel
 from netmail_common.roles import Role
+from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.app import connection_manager
 
 from tests.connmgr.conftest import IdentityFor, check, login
@@ -123,10 +127,65 @@ async def test_a_name_that_nobody_has_and_a_bad_prefix_are_configuration_errors(
     with pytest.raises(ConfigError, match="cm2"):
         async with connection_manager(installation(certificates), "cm2"):
             pass
-    settings = installation(certificates, nat64_prefixes=["2001:db8::/44"])
-    with pytest.raises(ConfigError, match="RFC 6052"):
-        async with connection_manager(settings, "cm1"):
-            pass
+    for prefix in ("2001:db8::/44", "192.0.2.0/24"):
+        with pytest.raises(ConfigError, match=r"nat64_prefixes.*RFC 6052"):
+            installation(certificates, nat64_prefixes=[prefix])
+
+
+async def test_proxies_of_its_listeners_and_its_own_addresses_never_grant(
+    certificates: Path, identity_for: IdentityFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, proxy, client_of_proxy = (ip_address(f"192.0.2.{n}") for n in (2, 130, 1))
+    monkeypatch.setattr("netmail_connmgr.app.own_addresses", lambda: frozenset({own}))
+    data = config(certificates)
+    data["messaging_servers"][0]["pop_imap"] = {
+        "listeners": [
+            {
+                "name": "pop3",
+                "protocol": "pop3",
+                "listen": ["127.0.0.1:0"],
+                "proxy_protocol": True,
+                "proxy_trusted_networks": ["192.0.2.128/25"],
+            }
+        ]
+    }
+    async with connection_manager(parse_config(data), "cm1") as running:
+        channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
+        for address, grants in ((own, False), (proxy, False), (client_of_proxy, True)):
+            await client.register_one(login(address=address.packed))
+            decision = await client.check_sender(check(address=address.packed))
+            assert (decision.decision == pb.DECISION_ALLOWED) is grants
+        await channel.close()
+
+
+async def test_addresses_that_come_and_go_are_followed(
+    certificates: Path, identity_for: IdentityFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = ip_address("192.0.2.1")
+    own: set[object] = {ip_address("192.0.2.2")}
+    monkeypatch.setattr("netmail_connmgr.app.own_addresses", lambda: frozenset(own))
+    monkeypatch.setattr("netmail_connmgr.app._ADDRESSES_EVERY", 0.01)
+    async with connection_manager(installation(certificates), "cm1") as running:
+        channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
+        await client.register_one(login())
+        question = check(address=address.packed)
+        assert (await client.check_sender(question)).decision == pb.DECISION_ALLOWED
+        own.add(address)
+        async with asyncio.timeout(10):
+            while (await client.check_sender(question)).decision == pb.DECISION_ALLOWED:
+                pass
+        assert (await client.check_sender(question)).reason == pb.REASON_SHARED_NETWORK
+        await channel.close()
+
+
+def test_the_kernel_lists_our_own_addresses_but_loopback_and_link_local() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with contextlib.suppress(OSError):
+            probe.connect(("198.51.100.1", 9))  # sends nothing
+        used = ip_address(probe.getsockname()[0])
+    found = own_addresses()
+    assert not any(one.is_loopback or one.is_link_local for one in found)
+    assert used in found or used.is_unspecified or used.is_loopback
 
 
 async def test_the_command_serves_until_sigterm_with_watchers_connected(

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from netmail_common.config import ConnectionManagerConfig
+from netmail_common.config import ConnectionManagerConfig, Installation
 
-__all__ = ["AddressRules", "Located", "NetworkMap", "Standing", "network_of"]
+__all__ = ["Address", "AddressRules", "Located", "NetworkMap", "Standing", "network_of"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -29,6 +29,7 @@ class Standing(StrEnum):
     CARRIER_NAT = "carrier-grade NAT"
     PRIVATE = "private range"
     CONFIGURED = "configured as shared"
+    OWN = "an address of our own"
     LINK_LOCAL = "link-local"
     TEREDO = "Teredo"
     RESERVED = "not a client's address"
@@ -41,7 +42,13 @@ class Standing(StrEnum):
 
 
 _SHARED = frozenset(
-    {Standing.LOOPBACK, Standing.CARRIER_NAT, Standing.PRIVATE, Standing.CONFIGURED}
+    {
+        Standing.LOOPBACK,
+        Standing.CARRIER_NAT,
+        Standing.PRIVATE,
+        Standing.CONFIGURED,
+        Standing.OWN,
+    }
 )
 
 _V4_NEVER = (
@@ -79,6 +86,8 @@ class AddressRules:
         granting_networks: private ranges that grant where private ranges are shared.
         private_ranges_shared: RFC 1918 and ULA ranges never grant.
         loopback_grants: loopback addresses grant; for a demonstration only.
+        own_addresses: of this machine or pod: whatever comes from there came to us from elsewhere
+            first. Only these, not the rest of their /64.
     """
 
     ipv6_prefix: int = 64
@@ -87,6 +96,7 @@ class AddressRules:
     granting_networks: tuple[Network, ...] = ()
     private_ranges_shared: bool = False
     loopback_grants: bool = False
+    own_addresses: frozenset[Address] = frozenset()
 
     @classmethod
     def from_config(cls, config: ConnectionManagerConfig) -> "AddressRules":
@@ -104,6 +114,22 @@ class AddressRules:
         )
         NetworkMap(rules)
         return rules
+
+    @classmethod
+    def of_installation(cls, installation: Installation, name: str) -> "AddressRules":
+        """The rules of a Connection Manager, with the proxies of the listeners that it serves.
+
+        Raises: KeyError; ValueError, as from_config does.
+        """
+        rules = cls.from_config(installation.connection_manager(name))
+        proxies = {
+            ipaddress.ip_network(network)
+            for server in installation.messaging_servers
+            if server.connection_manager == name
+            for listener in (*server.smtp.listeners, *server.pop_imap.listeners)
+            for network in listener.proxy_trusted_networks
+        }
+        return replace(rules, shared_networks=(*rules.shared_networks, *proxies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +256,7 @@ class NetworkMap:
         self._v6 = _Family(
             rules, _V6_NEVER, _Ranges(shared_v6), _Ranges(_V6_PRIVATE), _Ranges(granting_v6)
         )
+        self._own = frozenset(int(address) for address in rules.own_addresses)
         self._cached = functools.lru_cache(maxsize=4096)(self._locate)
 
     def locate(self, address: Address | bytes) -> Located:
@@ -263,6 +290,8 @@ class NetworkMap:
             standing = Standing.GRANTS if self.rules.loopback_grants else Standing.LOOPBACK
         elif number >> 22 == 100 << 2 | 1:  # 100.64.0.0/10, RFC 6598
             standing = Standing.CARRIER_NAT
+        elif number in self._own:
+            standing = Standing.OWN
         else:
             standing = self._v4.standing(number, number, number)
         return Located(number.to_bytes(4, "big"), 32, standing)
@@ -274,6 +303,8 @@ class NetworkMap:
         hosts = (1 << (128 - self.rules.ipv6_prefix)) - 1
         low = number & ~hosts
         standing = self._v6.standing(number, low, low | hosts)
+        if standing is Standing.GRANTS and number in self._own:
+            standing = Standing.OWN
         return Located(low.to_bytes(16, "big"), self.rules.ipv6_prefix, standing)
 
     def _embedded(self, number: int, v4: int | None, *, six_to_four: bool) -> Located:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,19 +15,21 @@ from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
-from netmail_common.networks import AddressRules, NetworkMap
+from netmail_common.networks import Address, AddressRules, NetworkMap
 from netmail_common.roles import Role
 
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.mark_journal import MarkJournal
 from netmail_connmgr.adapters.memory_store import MemoryStore, boot_time
+from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.domain.table import TableLimits
 
 __all__ = ["Running", "connection_manager", "run"]
 
 DRAIN_TIMEOUT = 5.0
 _CLEAN_UP_EVERY = 1.0
+_ADDRESSES_EVERY = 30.0
 
 log = get_logger(__name__)
 
@@ -52,7 +54,7 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
     Raises: ConfigError.
     """
     config = _config(installation, name)
-    networks = _networks(config)
+    rules = _rules(installation, name)
     journal = _journal(installation.state_dir, name)
     store = MemoryStore(
         TableLimits(
@@ -63,7 +65,7 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
         journal=journal,
     )
     service = ConnectionManagerService(
-        store, networks, max_users_per_network=config.max_users_per_network
+        store, NetworkMap(rules), max_users_per_network=config.max_users_per_network
     )
     health = Health()
 
@@ -76,6 +78,7 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
         cleaner = asyncio.create_task(_clean_up(store))
         stack.push_async_callback(_cancel, cleaner)
         stack.push_async_callback(_cancel, asyncio.create_task(service.watch_stalls()))
+        stack.push_async_callback(_cancel, asyncio.create_task(_follow_addresses(service, rules)))
         http_port = await stack.enter_async_context(http_server(config.http.listen, health))
         bound = await stack.enter_async_context(
             grpc_server(
@@ -118,11 +121,28 @@ def _config(installation: Installation, name: str) -> ConnectionManagerConfig:
     return config
 
 
-def _networks(config: ConnectionManagerConfig) -> NetworkMap:
+def _rules(installation: Installation, name: str) -> AddressRules:
+    rules = AddressRules.of_installation(installation, name)
+    return replace(rules, own_addresses=_own_addresses())
+
+
+def _own_addresses() -> frozenset[Address]:
     try:
-        return NetworkMap(AddressRules.from_config(config))
-    except ValueError as error:
-        raise ConfigError(f"connection manager {config.name!r}: {error}") from error
+        return own_addresses()
+    except OSError as error:
+        log.warning("own addresses are not known", error=str(error))
+        return frozenset()
+
+
+async def _follow_addresses(service: ConnectionManagerService, rules: AddressRules) -> None:
+    """Keeps the map of networks up with the addresses of this machine."""
+    while True:
+        await asyncio.sleep(_ADDRESSES_EVERY)
+        known = _own_addresses()
+        if known and known != rules.own_addresses:
+            log.info("own addresses changed", addresses=sorted(map(str, known)))
+            rules = replace(rules, own_addresses=known)
+            service.use(NetworkMap(rules))
 
 
 def _journal(state: Path, name: str) -> MarkJournal | None:

@@ -1,9 +1,10 @@
 """Configuration of the Connection Manager."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from netmail_common.config._base import Address, Duration, NetworkRange, Section
 from netmail_common.config.common import AgentConfig
@@ -43,7 +44,8 @@ class ConnectionManagerConfig(AgentConfig):
     nat64_prefixes: list[NetworkRange] = []
     """NAT64 prefixes (RFC 6052) besides 64:ff9b::/96 and 64:ff9b:1::/48."""
     shared_networks: list[NetworkRange] = []
-    """Networks that never grant, besides loopback, link-local and 100.64.0.0/10."""
+    """Networks that never grant, besides loopback, link-local, 100.64.0.0/10, the listeners'
+    proxies and the Connection Manager's own addresses."""
     granting_networks: list[NetworkRange] = []
     """Private ranges that may grant where private ranges are shared."""
     private_ranges_shared: bool = False
@@ -52,3 +54,15 @@ class ConnectionManagerConfig(AgentConfig):
     """Loopback addresses may grant. Only for a demonstration: refused with any listener that is
     not on loopback."""
     legacy_udp: LegacyUdpConfig = LegacyUdpConfig()
+
+    @field_validator("nat64_prefixes")
+    @classmethod
+    def _lengths_of_rfc_6052(cls, prefixes: list[str]) -> list[str]:
+        for text in prefixes:
+            prefix = ipaddress.ip_network(text)
+            if prefix.version != 6 or prefix.prefixlen not in {32, 40, 48, 56, 64, 96}:
+                raise ValueError(
+                    f"{text}: a NAT64 prefix is IPv6, of 32, 40, 48, 56, 64 or 96 bits"
+                    " (RFC 6052 2.2)"
+                )
+        return prefixes

@@ -69,6 +69,10 @@ class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer
         self._draining = asyncio.Event()
         self.guard = StallGuard(store.now())
 
+    def use(self, networks: NetworkMap) -> None:
+        """Judges addresses by another map from now on."""
+        self._networks = networks
+
     async def watch_stalls(self) -> None:
         """Notices when the process stands still, until cancelled."""
         while True:
