@@ -245,6 +245,8 @@ async def test_logins_wait_for_an_agent_that_restarts(
         again = asyncio.create_task(login(client, "alice", "wonderland"))
         async with nmap_agent(installation, "mail1"):
             assert (await again).name == "alice"
+    names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+    assert not {name for name in names if name.startswith("_LiveStream")}
 
 
 async def test_the_sasl_layer_over_the_directory(mail1: Running, client: DirectoryClient) -> None:

@@ -97,7 +97,12 @@ class _LiveStream:
             self._break()
 
     def _break(self) -> None:
+        """One of the tasks has ended: so does all else."""
         self.broken = True
+        self._call.cancel()
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(StreamBroken())
