@@ -1,6 +1,7 @@
 """The command line without agents: configuration, versions, exit codes, the table."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from netmail_common.config import ConfigError, load_config
 from netmail_common.roles import Role
 from rich.console import Console
 from typer.testing import CliRunner, Result
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.usefixtures("_elsewhere")
 
@@ -193,3 +196,33 @@ def test_passwords_are_in_the_table_only_if_nobody_else_can_reach_the_listeners(
     Path("config.yaml").write_text(yaml.safe_dump(data))
     hidden = service_rows(load_config(Path("config.yaml")), "netmail")
     assert not any("wonderland" in row[2] for row in hidden)
+
+
+def test_the_configurations_in_the_documents_are_good() -> None:
+    blocks = [
+        block
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+        if "messaging_servers:" in block and "connection_managers:" in block
+    ]
+    assert blocks
+    for block in blocks:
+        Path("documented.yaml").write_text(block)
+        done = netmail("config", "check", "--config", "documented.yaml")
+        assert done.exit_code == 0, done.stderr
+
+
+def test_every_netmail_command_in_the_documents_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    mentioned = set(
+        re.findall(r"^(?:\$ )?(?:\.venv/bin/)?netmail ([a-z]+(?: [a-z]+)?)", text, re.MULTILINE)
+    )
+    mentioned |= set(re.findall(r"`netmail ([a-z]+(?: [a-z]+)?)", text))
+    assert mentioned
+    for words in mentioned:
+        argv = words.split()
+        group = netmail(argv[0], "--help")
+        assert group.exit_code == 0, words
+        if len(argv) == 2 and "COMMAND" in group.stdout:
+            assert netmail(*argv, "--help").exit_code == 0, words
