@@ -17,7 +17,7 @@ from netmail_common.config import ConfigError, Installation, parse_config
 from netmail_common.grpc_client import Channel
 from netmail_common.grpc_errors import error_reason
 from netmail_common.mail_address import parse_mail_address
-from netmail_common.nmap import DirectoryClient, NmapChannels, ResolveOutcome
+from netmail_common.nmap import DirectoryClient, NmapChannels, ResolveOutcome, ScramExchange
 from netmail_common.roles import Role
 from netmail_common.sasl import (
     AuthenticatedUser,
@@ -213,6 +213,37 @@ async def test_many_exchanges_share_one_stream(mail1: Running, client: Directory
 
     names = await asyncio.gather(*(one(n) for n in range(100)))
     assert names == ["alice", "bob"] * 50
+
+
+async def test_exchanges_are_bounded_and_given_back(
+    mail1: Running, client: DirectoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netmail_nmap.adapters.grpc_authenticate.MAX_OPEN", 3)
+
+    async def start() -> ScramExchange:
+        return await client.start_scram(b"n,,n=alice,r=abc", service="imap", client_address=ADDRESS)
+
+    for _ in range(10):  # a client that goes away gives its place back
+        (await start()).cancel()
+    held = [await start() for _ in range(3)]
+    with pytest.raises(AuthUnavailable):
+        await start()
+    held[0].cancel()
+    with pytest.raises(AuthMalformed):  # and so does one that talks nonsense
+        await held[1].finish(b"nonsense")
+    assert (await scram(client, "alice", "wonderland")).name == "alice"
+
+
+async def test_a_client_that_goes_away_while_it_waits_disturbs_nobody(
+    mail1: Running, client: DirectoryClient
+) -> None:
+    logins = [asyncio.create_task(login(client, "alice", f"wrong{n}")) for n in range(10)]
+    await asyncio.sleep(0.005)
+    for task in logins[::2]:
+        task.cancel()
+    results = await asyncio.gather(*logins, return_exceptions=True)
+    assert all(isinstance(result, AuthFailed) for result in results[1::2])
+    assert (await login(client, "alice", "wonderland")).name == "alice"
 
 
 async def test_an_agent_that_is_away_is_a_temporary_failure_for_whom_it_may_hold(

@@ -158,6 +158,36 @@ async def test_mail_for_a_user_who_never_logged_in_makes_his_mailbox(
     assert await directory.expand(["erin@example.com"]) == [Expansion(users=(resolved.user.id,))]
 
 
+async def test_postmaster_may_be_the_first_listed_user(
+    directory_with: Callable[..., UserDirectory], source: PasswordFileSource, hasher: PasswordHasher
+) -> None:
+    directory = directory_with(files={"staff.demo": source})
+    (resolved,) = await directory.resolve(["postmaster@example.org"], [0])
+    assert resolved.user is not None
+    assert resolved.user.name == "dave"
+    await UserAdministration(directory, hasher).set_disabled("dave", "", disabled=True)
+    (resolved,) = await directory.resolve(["postmaster@example.org"], [0])
+    assert resolved.user is not None
+    assert resolved.user.name == "erin"
+
+
+async def test_a_listed_name_may_be_an_address(
+    directory_with: Callable[..., UserDirectory], path: Path
+) -> None:
+    path.write_text(f"Dave@Example.org:{SHA}\nzoe@elsewhere.example:{SHA}\n", encoding="utf-8")
+    source = PasswordFileSource("staff.demo", path)
+    await source.load()
+    directory = directory_with(files={"staff.demo": source})
+    dave = await directory.find_login("dave@example.org")
+    assert dave is not None
+    assert dave.addresses == ("Dave@example.org",)
+    (resolved,) = await directory.resolve(["dave@example.org"], [0])
+    assert resolved.user is not None
+    zoe = await directory.find_login("zoe@elsewhere.example")
+    assert zoe is not None
+    assert (await directory.ensure_stored(zoe)).addresses == ()
+
+
 async def test_an_address_of_a_listed_user_is_taken(
     directory: UserDirectory, hasher: PasswordHasher
 ) -> None:

@@ -1,7 +1,7 @@
 """Clients of the NMAP agents: directory, mailboxes, queue."""
 
 from netmail_common.nmap._channels import NmapChannels
-from netmail_common.nmap._directory import DirectoryClient, scram_offered
+from netmail_common.nmap._directory import DirectoryClient, ScramExchange, scram_offered
 from netmail_common.nmap._mailbox import MailboxClients
 from netmail_common.nmap._queue import (
     Accepted,
@@ -29,5 +29,6 @@ __all__ = [
     "QueueUnavailable",
     "Resolution",
     "ResolveOutcome",
+    "ScramExchange",
     "scram_offered",
 ]
