@@ -124,6 +124,31 @@ async def test_a_verified_password_costs_no_second_hash_until_its_time_is_over(
     assert len(counting.verified) == 2
 
 
+async def test_a_password_is_hashed_anew_when_the_parameters_have_changed(
+    users: UserAdministration, directory: UserDirectory, clock: Clock
+) -> None:
+    alice = await users.create("alice", "", "wonderland")
+    stronger = CountingHasher()
+    stronger.parameters = replace(CHEAP, time_cost=2, scram_iterations=5000)
+    authenticator = Authenticator(
+        installation(), directory, stronger, VerifiedPasswords(60, clock), b"s" * 32
+    )
+    for wrong in ("x", ""):
+        await outcome(authenticator, "alice", wrong)
+    assert await users.get("alice", "") == alice
+    assert await outcome(authenticator, "alice", "wonderland") is AuthOutcome.OK
+    renewed = await users.get("alice", "")
+    assert renewed.credentials.password_hash.startswith("$argon2id$v=19$m=8,t=2,p=1$")
+    assert renewed.credentials.scram is not None
+    assert renewed.credentials.scram.iterations == 5000
+    assert renewed.credential_epoch == alice.credential_epoch
+    assert await directory.store.pending_revocations(1) == []
+    assert (await scram(authenticator, "alice", "wonderland"))[0] is AuthOutcome.OK
+    assert await outcome(authenticator, "alice", "wonderland") is AuthOutcome.OK
+    assert (await users.get("alice", "")) == renewed
+    await stronger.close()
+
+
 async def test_a_wrong_password_is_hashed_each_time(
     users: UserAdministration, authenticator: Authenticator, counting: CountingHasher
 ) -> None:

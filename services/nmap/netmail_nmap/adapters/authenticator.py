@@ -1,7 +1,7 @@
 """Verifies users: passwords in one step, SCRAM-SHA-256 in two."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from netmail_common.config import Installation
@@ -13,7 +13,7 @@ from netmail_common.sasl import AuthMalformed, parse_client_first, prepare_passw
 
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.hashing import PasswordHasher
-from netmail_nmap.domain.credentials import fake_verifier, make_credentials
+from netmail_nmap.domain.credentials import fake_verifier, is_outdated, make_credentials
 from netmail_nmap.domain.directory_errors import HashingBusy
 from netmail_nmap.domain.errors import StoreUnavailable
 from netmail_nmap.domain.scram import ScramExchange, ScramMalformed, ScramProofWrong
@@ -161,8 +161,25 @@ class Authenticator:
             if not await self._hasher.verify(user.credentials.password_hash, prepared):
                 return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
             user = await self._directory.ensure_stored(user)
+            user = await self._renewed(user, prepared)
             self._verified.remember(user, prepared)
         return AuthAnswer(AuthOutcome.OK, user)
+
+    async def _renewed(self, user: UserRecord, prepared: str) -> UserRecord:
+        """Hashes a verified password anew when the parameters have changed since it was stored."""
+        if user.context in self._directory.files or not is_outdated(
+            user.credentials, self._hasher.parameters
+        ):
+            return user
+        try:
+            credentials = await self._hasher.make(prepared)
+        except HashingBusy:
+            return user  # the next login will do
+        old_hash = user.credentials.password_hash
+        await self._directory.store.write(
+            lambda changes: changes.renew_credentials(user.id, old_hash, credentials)
+        )
+        return replace(user, credentials=credentials)
 
     async def _finish_scram(self, under_way: ScramUnderWay, client_final: bytes) -> AuthAnswer:
         try:

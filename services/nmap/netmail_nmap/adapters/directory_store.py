@@ -192,6 +192,14 @@ class SqliteUserChanges(SqliteUserLookup):
         self._update(user_id, **_columns(credentials))
         self._revoke(user_id)
 
+    def renew_credentials(self, user_id: int, old_hash: str, credentials: Credentials) -> None:
+        """Stores the same password anew, if it is still the one of OLD_HASH; no epoch is raised."""
+        self._connection.execute(
+            sa.update(users)
+            .where(users.c.id == user_id, users.c.password_hash == old_hash)
+            .values(**_columns(credentials))
+        )
+
     def set_disabled(self, user_id: int, *, disabled: bool) -> None:
         """Disables (raises the credential epoch) or enables."""
         self._update(user_id, disabled=disabled)

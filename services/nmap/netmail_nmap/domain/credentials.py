@@ -57,6 +57,21 @@ def verify_password(password_hash: str, password: str) -> bool:
     return False
 
 
+def is_outdated(credentials: Credentials, parameters: HashParameters) -> bool:
+    """Whether credentials of ours were made with other parameters than these."""
+    try:
+        made = argon2.extract_parameters(credentials.password_hash)
+    except argon2.exceptions.InvalidHashError:
+        return True
+    scram = credentials.scram
+    return (
+        (made.time_cost, made.memory_cost, made.parallelism)
+        != (parameters.time_cost, parameters.memory_kib, parameters.parallelism)
+        or scram is None
+        or scram.iterations != parameters.scram_iterations
+    )
+
+
 def is_known_hash(password_hash: str) -> bool:
     """Whether `verify_password` can ever say yes to it."""
     return any(fits(password_hash) for fits, _ in _SCHEMES)

@@ -123,6 +123,9 @@ class UserChanges(UserLookup, Protocol):
     def set_credentials(self, user_id: int, credentials: Credentials) -> None:
         """Stores a new password; raises the credential epoch."""
 
+    def renew_credentials(self, user_id: int, old_hash: str, credentials: Credentials) -> None:
+        """Stores the same password anew, if it is still the one of OLD_HASH; no epoch is raised."""
+
     def set_disabled(self, user_id: int, *, disabled: bool) -> None:
         """Disables (raises the credential epoch) or enables."""
 
