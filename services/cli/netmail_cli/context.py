@@ -12,6 +12,7 @@ import grpc
 import typer
 from netmail_common.config import ConfigError, Installation, load_config
 from netmail_common.grpc_errors import error_reason
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -90,7 +91,7 @@ class Output:
         if self.json:
             self.data(list(records))
             return
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
             table.add_column(column.replace("_", " "), overflow="fold")
         for record in records:
