@@ -43,11 +43,15 @@ class Agents:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     @contextmanager
-    def another(self, **pop_imap: Any) -> Iterator[PopImapAgent]:
+    def another(
+        self, *, server: Mapping[str, Any] | None = None, **pop_imap: Any
+    ) -> Iterator[PopImapAgent]:
         """A second POP/IMAP agent of the same Messaging Server with other settings."""
-        server = self.installation.messaging_server("mail1")
-        data = {**server.pop_imap.model_dump(), **pop_imap}
-        changed = server.model_copy(update={"pop_imap": PopImapConfig.model_validate(data)})
+        mail1 = self.installation.messaging_server("mail1")
+        data = {**mail1.pop_imap.model_dump(), **pop_imap}
+        changed = mail1.model_copy(
+            update={"pop_imap": PopImapConfig.model_validate(data), **(server or {})}
+        )
         agent = PopImapAgent(
             self.installation.model_copy(update={"messaging_servers": [changed]}), "mail1"
         )

@@ -57,7 +57,7 @@ class Clock:
 
 
 @pytest.fixture
-def installed(certificates: Path) -> Installation:
+def installed(certificates: Path, tmp_path: Path) -> Installation:
     """One Connection Manager on a port of its own; the lifetime is the shortest there is."""
     return parse_config(
         {
@@ -75,7 +75,8 @@ def installed(certificates: Path) -> Installation:
                     "nmap": {"listen": ["127.0.0.1:1"]},
                 }
             ],
-        }
+        },
+        state=tmp_path,
     )
 
 
@@ -309,3 +310,26 @@ async def test_a_login_with_an_old_password_is_refused_after_the_revocation(
         with pytest.raises(LoginRevoked):
             await registrar.register(OpenSession(), ALICE, CLIENT)
         assert len(registrar) == 0
+
+
+async def test_a_client_that_goes_while_its_login_is_registered_leaves_no_open_session(
+    installed: Installation, clients: Clients
+) -> None:
+    port = int(installed.connection_manager("main").target.rpartition(":")[2])
+    clock = Clock()
+    with socket.create_server(("127.0.0.1", port)):
+        async with registering(clients, clock, patience=5.0) as registrar:
+            task = asyncio.create_task(registrar.register(OpenSession(), ALICE, CLIENT))
+            await eventually(_held(registrar))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            clock.ahead += 1000
+            registrar.expire()
+            assert len(registrar) == 0
+
+
+def _held(registrar: LoginRegistrar) -> Callable[[], Awaitable[bool]]:
+    async def held() -> bool:
+        return len(registrar) == 1
+
+    return held

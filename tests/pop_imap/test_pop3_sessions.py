@@ -6,11 +6,12 @@ import poplib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from random import Random
 
 import pytest
+from netmail.nmap.v1 import directory_pb2, directory_pb2_grpc, mailbox_pb2
 from netmail_common.certificates import Identity
 from netmail_common.connmgr import ConnectionManagerClient, UserKey
 from netmail_common.grpc_client import Channel
@@ -20,6 +21,28 @@ from scramp import ScramClient
 from tests.pop_imap.agents import PASSWORD, Agents
 
 NewUser = Callable[[], str]
+AdminChannel = Callable[[Role], AbstractAsyncContextManager[Channel]]
+
+
+@pytest.fixture
+def admin_channel(agents: Agents, identity_for: Callable[[Role], Identity]) -> AdminChannel:
+    """Connects an operator to the Connection Manager or the NMAP agent."""
+
+    @asynccontextmanager
+    async def connect(role: Role) -> AsyncIterator[Channel]:
+        if role is Role.CONNMGR:
+            target = agents.installation.connection_manager("main").target
+        else:
+            target = agents.installation.messaging_server("mail1").nmap.target
+        channel = Channel(
+            target, identity_for(Role.ADMIN), installation="netmail", expected_role=role
+        )
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+    return connect
 
 
 @contextmanager
@@ -84,7 +107,6 @@ def test_the_flag_seen_is_set_at_quit(agents: Agents, new_user: NewUser) -> None
         with logged_in(agents.port("pop3"), user) as client:
             client.retr(1)
             client.quit()
-    from netmail.nmap.v1 import mailbox_pb2
 
     async def unseen() -> int:
         request = mailbox_pb2.ListMailboxesRequest(
@@ -126,8 +148,6 @@ def test_a_unique_id_stays_the_same_over_sessions_and_removals(
 def test_a_message_that_imap_expunged_meanwhile_is_no_message(
     agents: Agents, new_user: NewUser
 ) -> None:
-    from netmail.nmap.v1 import mailbox_pb2
-
     user = new_user()
     agents.deliver(user, b"Subject: x\r\n\r\nx\r\n")
 
@@ -199,25 +219,68 @@ def test_a_drain_ends_sessions_after_the_command_under_way_and_refuses_new_ones(
 
 
 def test_a_revocation_closes_the_session(
-    agents: Agents, new_user: NewUser, identity_for: Callable[[Role], Identity]
+    agents: Agents, new_user: NewUser, admin_channel: AdminChannel
 ) -> None:
     user = new_user()
 
     async def revoke() -> None:
-        channel = Channel(
-            agents.installation.connection_manager("main").target,
-            identity_for(Role.ADMIN),
-            installation="netmail",
-            expected_role=Role.CONNMGR,
-        )
-        await ConnectionManagerClient(channel).revoke(
-            user=UserKey(user, "users.demo"), reason="test"
-        )
-        await channel.close()
+        async with admin_channel(Role.CONNMGR) as channel:
+            client = ConnectionManagerClient(channel)
+            await client.revoke(user=UserKey(user, "users.demo"), reason="test")
 
     with logged_in(agents.port("pop3"), user) as client:
         client.noop()
         agents.run(revoke())
+        client.sock.settimeout(10)
+        assert client.sock.recv(100) == b""
+
+
+def test_a_revocation_cuts_a_session_that_leaves_its_answer_unread(
+    agents: Agents, new_user: NewUser, admin_channel: AdminChannel
+) -> None:
+    user = new_user()
+    agents.deliver(user, large_message(20_000_000))
+
+    async def revoke() -> None:
+        async with admin_channel(Role.CONNMGR) as channel:
+            client = ConnectionManagerClient(channel)
+            await client.revoke(user=UserKey(user, "users.demo"), reason="test")
+
+    with (
+        agents.another(limits={"write_timeout": 60}) as agent,
+        logged_in(agent.ports["pop3"][0], user) as client,
+    ):
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sock.sendall(b"RETR 1\r\n")
+        client.sock.recv(100)
+        agents.run(revoke())
+        deadline = time.monotonic() + 20
+        while len(agent.sessions):
+            assert time.monotonic() < deadline, "still connected"
+            time.sleep(0.05)
+
+
+def test_without_a_connection_manager_a_new_password_ends_the_session_too(
+    agents: Agents, new_user: NewUser, admin_channel: AdminChannel
+) -> None:
+    user = new_user()
+
+    async def change() -> None:
+        async with admin_channel(Role.NMAP) as channel:
+            stub = directory_pb2_grpc.DirectoryServiceStub(channel.raw)
+            await stub.SetPassword(
+                directory_pb2.SetPasswordRequest(
+                    user=directory_pb2.UserRef(name=user, context="users.demo"),
+                    password="another one",
+                )
+            )
+
+    with (
+        agents.another(server={"connection_manager": None}) as agent,
+        logged_in(agent.ports["pop3"][0], user) as client,
+    ):
+        client.noop()
+        agents.run(change())
         client.sock.settimeout(10)
         assert client.sock.recv(100) == b""
 

@@ -223,6 +223,9 @@ class Connection(asyncio.Protocol):
         self._at_end = ending
         if self._task is None or self.awaits_client:
             self._say_farewell()
+        elif ending is Ending.REVOKED:
+            # Whoever it is must not go on for as long as he leaves an answer unread.
+            self._arm(_LINGER)
 
     def cut(self) -> None:
         """Ends the session at once, without a farewell."""
@@ -424,7 +427,7 @@ class Connection(asyncio.Protocol):
 
     def _due(self) -> None:
         self._timer = None
-        if self._closing:
+        if self._closing or self._at_end is not None:
             self.transport.abort()
             return
         left = self._deadline - self.loop.time()

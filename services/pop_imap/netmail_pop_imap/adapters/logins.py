@@ -125,7 +125,11 @@ class LoginRegistrar:
             session=session,
         )
         self._book.add(login)
-        await self._register(self._client, login, "login")
+        try:
+            await self._register(self._client, login, "login")
+        except BaseException:
+            self._book.end(login)  # the client has gone; that he logged in stays true
+            raise
         if login.revoked:
             raise LoginRevoked
         return login
@@ -134,6 +138,10 @@ class LoginRegistrar:
         """The session has ended: its login is renewed no more."""
         if login is not None:
             self._book.end(login)
+
+    def expire(self) -> None:
+        """Forgets logins whose lifetime is over; open sessions' are never."""
+        self._book.expire(self._clock())
 
     async def run(self) -> None:
         """Watches, renews and retries until cancelled."""
@@ -203,7 +211,7 @@ class LoginRegistrar:
             ticks += 1
             now = self._clock()
             if ticks % _EXPIRY_TICKS == 0:
-                self._book.expire(now)
+                self.expire()
             await self._register_all(client, self._book.retries(now), "retry")
             await self._register_all(client, self._book.take_renewals(now), "renewal")
             REGISTRATIONS_WAITING.set(self._book.waiting)

@@ -102,6 +102,12 @@ class Pop3Connection(Connection):
         self._login = None
         if self._maildrop is not None:
             self._maildrop.abandon()
+        if self._user is not None and self.context.server.connection_manager is None:
+            self.context.mailbox_hub.leave(self._user, self)
+
+    def user_ended(self) -> None:
+        """The NMAP agent says that the user is disabled, or has another password."""
+        self.end(Ending.REVOKED)
 
     def tls_started(self) -> None:
         """What came in the clear is forgotten (RFC 2595 4)."""
@@ -184,6 +190,8 @@ class Pop3Connection(Connection):
             raise
         self._user = user
         self._maildrop = maildrop
+        if context.server.connection_manager is None:  # else a revocation comes from there
+            context.mailbox_hub.enter(user, self)
         self.logged_in()
         LOGINS.labels("pop3", "ok").inc()
         messages, octets = maildrop.content.statistics()
