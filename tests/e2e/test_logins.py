@@ -170,15 +170,15 @@ def test_a_revocation_ends_the_session_and_closes_the_relay(running: RunningInst
 def test_a_new_password_ends_sessions_and_logins_of_the_old_one(
     running: RunningInstallation,
 ) -> None:
-    add = ("user", "add", "dora", "--context", "users.demo")
+    add = ("user", "add", "petra", "--context", "users.demo")
     _with_password(running, *add, password="old-password")
-    with logged_in(running, "127.0.0.40", "dora", "old-password") as client:
-        _with_password(running, "user", "passwd", "dora", password="new-password")
+    with logged_in(running, "127.0.0.40", "petra", "old-password") as client:
+        _with_password(running, "user", "passwd", "petra", password="new-password")
         assert is_closed(client)
-    assert relay(running, "127.0.0.40", "dora@example.org").startswith("550 5.7.1")
-    with logged_in(running, "127.0.0.40", "dora", "new-password") as client:
+    assert relay(running, "127.0.0.40", "petra@example.org").startswith("550 5.7.1")
+    with logged_in(running, "127.0.0.40", "petra", "new-password") as client:
         client.quit()
-    assert relay(running, "127.0.0.40", "dora@example.org").startswith("250")
+    assert relay(running, "127.0.0.40", "petra@example.org").startswith("250")
 
 
 def test_a_crash_of_the_nmap_agent_ends_sessions_and_nothing_is_removed(
