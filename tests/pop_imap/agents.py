@@ -174,7 +174,9 @@ def running_agents(
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(connection_manager(installation, "main"))
             nmap = await stack.enter_async_context(nmap_agent(installation, "mail1"))
-            agent = await stack.enter_async_context(PopImapAgent(installation, "mail1"))
+            agent = await stack.enter_async_context(
+                PopImapAgent(installation, "mail1", failure_delay=0.05)
+            )
             stack.push_async_callback(agent.sessions.drain, 1.0, _Now())
             identity = Identity.from_folder(certificates, Role.POP_IMAP)
             channels = NmapChannels(installation, "mail1", identity)

@@ -236,8 +236,12 @@ def test_a_revocation_closes_the_session(
 
 
 def test_a_revocation_cuts_a_session_that_leaves_its_answer_unread(
-    agents: Agents, new_user: NewUser, admin_channel: AdminChannel
+    agents: Agents,
+    new_user: NewUser,
+    admin_channel: AdminChannel,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("netmail_pop_imap.adapters.connection._LINGER", 0.3)
     user = new_user()
     agents.deliver(user, large_message(20_000_000))
 
@@ -283,6 +287,20 @@ def test_without_a_connection_manager_a_new_password_ends_the_session_too(
         agents.run(change())
         client.sock.settimeout(10)
         assert client.sock.recv(100) == b""
+
+
+def test_failed_logins_are_answered_later_and_later(agents: Agents, new_user: NewUser) -> None:
+    pauses = []
+    with socket.create_connection(("127.0.0.1", agents.port("pop3")), 20) as connection:
+        connection.recv(4096)
+        user = new_user().encode()
+        for _ in range(2):
+            command(connection, b"USER " + user)
+            begin = time.monotonic()
+            assert command(connection, b"PASS wrong").startswith(b"-ERR [AUTH]")
+            pauses.append(time.monotonic() - begin)
+    assert pauses[0] >= 0.05
+    assert pauses[1] >= 0.1
 
 
 def test_many_sessions_at_once_share_one_stream(agents: Agents, new_user: NewUser) -> None:

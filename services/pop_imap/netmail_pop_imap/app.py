@@ -56,10 +56,16 @@ class PopImapAgent:
         installation: the configuration.
         server_name: the Messaging Server.
         worker: index of a worker process; None when this is the only process.
+        failure_delay: seconds before a session's first failed login is answered.
     """
 
     def __init__(
-        self, installation: Installation, server_name: str, *, worker: int | None = None
+        self,
+        installation: Installation,
+        server_name: str,
+        *,
+        worker: int | None = None,
+        failure_delay: float = 0.5,
     ) -> None:
         self.installation = installation
         self.server: MessagingServerConfig = installation.messaging_server(server_name)
@@ -69,6 +75,7 @@ class PopImapAgent:
         """Of each listener, by its name."""
         self.mailbox_hub: MailboxHub
         self._worker = worker
+        self._failure_delay = failure_delay
         self._acceptors: list[AcceptorHandle] = []
         self._stack = AsyncExitStack()
 
@@ -118,6 +125,7 @@ class PopImapAgent:
                 logins=logins,
                 sessions=self.sessions,
                 plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),
+                failure_delay=self._failure_delay,
             )
             await self._listen(stack, context)
         offset = self._worker or 0

@@ -31,9 +31,8 @@ from netmail_pop_imap.protocol.errors import (
 
 log = get_logger(__name__)
 
-FIRST_FAILURE_DELAY = 0.5
-"""Seconds before the first failure is answered; doubles with each, to slow down guessing."""
 MAX_FAILURE_DELAY = 8.0
+"""Seconds before a failure is answered, at most."""
 
 _OUTCOMES: dict[type[AuthError], str] = {
     AuthFailed: "failed",
@@ -152,7 +151,8 @@ async def _judged(
 
 async def _count_failure(connection: Connection) -> None:
     """Slows the client down, and ends its session when it has had its tries."""
-    delay = min(FIRST_FAILURE_DELAY * 2**connection.login_failures, MAX_FAILURE_DELAY)
+    first = connection.context.failure_delay
+    delay = min(first * 2**connection.login_failures, MAX_FAILURE_DELAY)
     connection.login_failures += 1
     await asyncio.sleep(delay)
     if connection.login_failures >= connection.context.listener.max_auth_failures:

@@ -31,3 +31,5 @@ class ListenerContext:
     sessions: SessionSet
     plaintext_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """listener.plaintext_auth_networks, parsed."""
+    failure_delay: float = 0.5
+    """Seconds before a session's first failed login is answered; doubles with each."""
