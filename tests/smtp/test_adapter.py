@@ -620,3 +620,19 @@ async def test_each_relay_decision_is_one_log_line(start: Start) -> None:
             assert decision["message_id"] == message_id
         assert "wonderland" not in str(logs)
         assert "Hello" not in str(logs)
+
+
+async def test_a_revocation_ends_the_sessions_of_the_user_only(start: Start) -> None:
+    async with start(listeners=OPEN) as server:
+        await server.login("alice", "127.0.0.7")
+        sessions = [await server.connect() for _ in range(4)]
+        await sessions[0].say(PLAIN_ALICE)
+        await sessions[1].say(PLAIN_ALICE)
+        await sessions[1].say("MAIL FROM:<alice@example.org>")
+        await sessions[2].say("AUTH PLAIN " + base64.b64encode(b"\0bob\0builder").decode())
+        await server.revoke("alice")
+        for session in sessions[:2]:
+            assert (await session.reply()).startswith("421 4.7.0")
+            assert await session.reply() == ""
+        for session in sessions[2:]:
+            assert (await session.say("NOOP")).startswith("250")

@@ -97,7 +97,8 @@ class Resolver:
         for lookup in lookups:
             request.addresses.extend(lookup.addresses)
             request.sizes.extend([lookup.size] * len(lookup.addresses))
-        response = await self._stub().Resolve(request, timeout=self._timeout)
+        # wait_for_ready: an agent that restarts makes a recipient wait, not fail.
+        response = await self._stub().Resolve(request, timeout=self._timeout, wait_for_ready=True)
         results = iter(response.results)
         return [[self._read(next(results)) for _ in lookup.addresses] for lookup in lookups]
 

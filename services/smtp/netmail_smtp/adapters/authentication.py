@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from netmail_common.connmgr import Revoked, UserKey
+from netmail_common.connmgr.events import boot_time
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
 from netmail_common.nmap import ResolveOutcome
@@ -35,11 +37,25 @@ class Authentication:
         self._failures = 0
         self.known: KnownSender | None = None
         self._sender: AuthenticatedSender | None = None
+        self._user: AuthenticatedUser | None = None
+        self._verified = 0.0
+
+    def is_ended_by(self, revocation: Revoked) -> bool:
+        """Whether a revocation is about the user who has authenticated here."""
+        if self._user is None or revocation.user is None:
+            return False
+        return revocation.covers(
+            UserKey(self._user.name, self._user.context),
+            self._session.client.address,
+            self._verified,
+            self._user.credential_epoch,
+        )
 
     def forget(self) -> None:
         """TLS begins: the client has not authenticated. Failures still count."""
         self.known = None
         self._sender = None
+        self._user = None
 
     def keywords(self) -> list[str]:
         """EHLO's AUTH lines: today's, and the one that old clients look for."""
@@ -137,6 +153,8 @@ class Authentication:
 
     def _succeeded(self, user: AuthenticatedUser, mechanism: Mechanism) -> None:
         session = self._session
+        self._user = user
+        self._verified = boot_time()
         self.known = KnownSender(
             Way.AUTH,
             user=user.name,

@@ -8,6 +8,7 @@ the memory.
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import cast
 
 from aiosmtpd.smtp import SMTP
@@ -33,8 +34,29 @@ class ClientTimeout(Exception):
     """The client was silent, or did not read, for longer than it may."""
 
 
-class DrainRequested(Exception):
-    """The process ends; the session, waiting for a command, ends with 421."""
+@dataclass(frozen=True, slots=True)
+class EndRequest:
+    """The session is to end although the client did nothing wrong.
+
+    Attributes:
+        reply: what it is told.
+        in_transaction: True: at once. False: transactions that are under way may finish.
+    """
+
+    reply: Reply
+    in_transaction: bool = False
+
+
+class EndRequested(Exception):
+    """The session ends with a 421 of its own.
+
+    Attributes:
+        reply: the 421.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
 
 
 class Connection(SMTP):
@@ -67,7 +89,7 @@ class Connection(SMTP):
         self._fresh = False
         self._eof = False
         self._lost = False
-        self._drain_wanted = False
+        self._end: EndRequest | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._session_end = self.loop.time() + session_timeout
@@ -120,9 +142,10 @@ class Connection(SMTP):
     def __del__(self) -> None:
         """Replaces aiosmtpd's, which looks for what its constructor makes."""
 
-    def request_drain(self) -> None:
-        """Ends the session at its next chance: between transactions."""
-        self._drain_wanted = True
+    def request_end(self, end: EndRequest) -> None:
+        """Ends the session at its next chance."""
+        if self._end is None or end.in_transaction:
+            self._end = end
         self._wake()
 
     async def _handle_client(self) -> None:
@@ -172,13 +195,12 @@ class Connection(SMTP):
 
         Args:
             timeout: seconds.
-            drainable: the session may end here when the process does.
+            drainable: the client is between transactions.
 
-        Raises: ConnectionEnded, ClientTimeout, DrainRequested.
+        Raises: ConnectionEnded, ClientTimeout, EndRequested.
         """
         while not self._fresh:
-            if drainable and self._drain_wanted:
-                raise DrainRequested
+            self.check_end(between=drainable)
             if self._eof:
                 raise ConnectionEnded
             if self._reading_paused and self.transport is not None:
@@ -191,6 +213,17 @@ class Connection(SMTP):
             finally:
                 self._waiter = None
         self._fresh = False
+
+    def check_end(self, *, between: bool) -> None:
+        """Asks whether the session is to end.
+
+        Args:
+            between: no transaction is under way.
+
+        Raises: EndRequested.
+        """
+        if self._end is not None and (between or self._end.in_transaction):
+            raise EndRequested(self._end.reply)
 
     async def start_tls(self, tls: ServerTls) -> None:
         """Goes on through TLS. The client's address stays, whoever named it.

@@ -9,13 +9,17 @@ from netmail_common.nmap import DirectoryClient, QueueClient
 from netmail_common.sasl import Mechanism
 from netmail_common.tls import ServerTls
 
-from netmail_smtp.adapters.connection import Connection
+from netmail_smtp.adapters.connection import Connection, EndRequest
 from netmail_smtp.adapters.lookups import RecipientLookups
 from netmail_smtp.adapters.recognition import Address, Recognizer
 from netmail_smtp.domain.allowed_networks import Network, is_within
 from netmail_smtp.domain.relay import RelayPolicy
+from netmail_smtp.protocol.reply import Reply
 
 __all__ = ["Listener", "Services", "SessionRegistry"]
+
+
+_DRAIN = EndRequest(Reply(421, "4.3.2", "The service is being shut down, try again later"))
 
 
 class SessionRegistry:
@@ -36,7 +40,7 @@ class SessionRegistry:
         self._sessions.add(session)
         self._empty.clear()
         if self._draining:
-            session.request_drain()
+            session.request_end(_DRAIN)
 
     def discard(self, session: Connection) -> None:
         """A session ended."""
@@ -56,7 +60,7 @@ class SessionRegistry:
         """Every session ends at its next chance, those to come too."""
         self._draining = True
         for session in tuple(self._sessions):
-            session.request_drain()
+            session.request_end(_DRAIN)
 
     def abort(self) -> None:
         """Ends every session at once."""

@@ -11,7 +11,7 @@ from netmail_smtp.adapters.connection import (
     ClientTimeout,
     Connection,
     ConnectionEnded,
-    DrainRequested,
+    EndRequested,
 )
 from netmail_smtp.adapters.content import ContentReader
 from netmail_smtp.adapters.metrics import VerbMetrics, sessions
@@ -41,7 +41,6 @@ _TIMEOUT = Reply(421, "4.4.2", "Timeout, closing the connection")
 _NO_LINE_END = Reply(500, "5.5.2", "The line is too long")
 _MAX_DROPPED = 1024 * 1024
 """Octets of a line without end before the session ends."""
-_DRAINING = Reply(421, "4.3.2", "The service is being shut down, try again later")
 _HELP = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(VERBS)))
 _VRFY = Reply(252, "2.1.5", "Cannot VRFY; send mail and it will be tried")
 _EXPN = Reply(252, "2.1.5", "Cannot EXPN")
@@ -105,8 +104,8 @@ class SmtpSession(Connection):
             pass
         except ClientTimeout:
             self._last_words(_TIMEOUT)
-        except DrainRequested:
-            self._last_words(_DRAINING)
+        except EndRequested as end:
+            self._last_words(end.reply)
         except LineWithoutEnd:
             self._last_words(_NO_LINE_END)
         except asyncio.CancelledError:
@@ -142,8 +141,8 @@ class SmtpSession(Connection):
             deadline = self.loop.time() + timeout
             if self.output_is_large:
                 await self.flush(timeout)
-            if self._drain_wanted and self.transaction is None and not self._closing:
-                raise DrainRequested
+            if not self._closing:
+                self.check_end(between=self.transaction is None)
         await self.flush(timeout)
         if self._unread_upload:
             await self.linger(_LINGER, _LINGER_OCTETS)
@@ -180,7 +179,7 @@ class SmtpSession(Connection):
         except SmtpError as error:
             self._refuse(error)
             verb = _known_verb(line) if verb == "?" else verb
-        except (ConnectionEnded, ClientTimeout, DrainRequested):
+        except (ConnectionEnded, ClientTimeout, EndRequested, LineWithoutEnd):
             raise
         except Exception:  # noqa: BLE001 - a reply for the client, a traceback for the log
             _log.exception("command failed", verb=verb, address=self.address)

@@ -21,7 +21,7 @@ from netmail_common.grpc_client import Channel
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
-from netmail_common.networks import AddressRules
+from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.nmap import DirectoryClient, NmapChannels, QueueClient
 from netmail_common.roles import Role
 from netmail_common.sasl import Mechanism
@@ -30,6 +30,7 @@ from netmail_common.workers import run_workers
 
 from netmail_smtp.adapters.lookups import RecipientLookups
 from netmail_smtp.adapters.recognition import Recognizer
+from netmail_smtp.adapters.revocations import watching_revocations
 from netmail_smtp.adapters.services import Listener, Services, SessionRegistry
 from netmail_smtp.adapters.session import SmtpSession
 from netmail_smtp.domain.allowed_networks import Network, SharedNetworkError, read_allowed_networks
@@ -123,6 +124,10 @@ async def serving(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(channels.close)
         stack.push_async_callback(directory.close)
+        sessions = SessionRegistry()
+        checker = _connection_manager(installation, own, identity, stack)
+        if checker is not None:
+            await stack.enter_async_context(watching_revocations(checker, sessions.open_sessions))
         services = Services(
             messaging_server=name,
             host_name=own.host_name,
@@ -131,11 +136,13 @@ async def serving(
             directory=directory,
             lookups=RecipientLookups(directory, own.smtp.recipient_cache),
             queue=QueueClient(channels, in_flight=_SUBMITS_IN_FLIGHT),
-            recognizer=_recognizer(installation, own, identity, stack),
+            recognizer=Recognizer(
+                checker, messaging_server=own.name, allowed=_allowed_networks(installation, own)
+            ),
             separator_of=lambda server: (
                 installation.messaging_server(server).nmap.subaddress_separator
             ),
-            sessions=SessionRegistry(),
+            sessions=sessions,
         )
         handles = [
             await stack.enter_async_context(
@@ -206,25 +213,26 @@ def build_listener(
     )
 
 
-def _recognizer(
+def _connection_manager(
     installation: Installation,
     own: MessagingServerConfig,
     identity: Identity,
     stack: contextlib.AsyncExitStack,
-) -> Recognizer:
-    checker = None
-    if own.connection_manager is not None:
-        manager = installation.connection_manager(own.connection_manager)
-        channel = Channel(
-            manager.target,
-            identity,
-            installation=installation.installation,
-            expected_role=Role.CONNMGR,
-        )
-        stack.push_async_callback(channel.close)
-        checker = ConnectionManagerClient(channel, timeout=own.smtp.connmgr_timeout)
-    return Recognizer(
-        checker, messaging_server=own.name, allowed=_allowed_networks(installation, own)
+) -> ConnectionManagerClient | None:
+    if own.connection_manager is None:
+        return None
+    manager = installation.connection_manager(own.connection_manager)
+    channel = Channel(
+        manager.target,
+        identity,
+        installation=installation.installation,
+        expected_role=Role.CONNMGR,
+    )
+    stack.push_async_callback(channel.close)
+    return ConnectionManagerClient(
+        channel,
+        timeout=own.smtp.connmgr_timeout,
+        networks=NetworkMap(AddressRules.from_config(manager)),
     )
 
 
