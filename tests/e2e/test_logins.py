@@ -95,6 +95,22 @@ def test_the_login_is_registered_before_the_client_hears_ok(running: RunningInst
             assert relay(running, source, "bob@example.org").startswith("250"), source
 
 
+def test_ipv6_is_like_ipv4(running: RunningInstallation) -> None:
+    def reply() -> str:
+        with smtplib.SMTP("::1", running.port(2525), timeout=20) as client:
+            client.ehlo()
+            client.mail("bob@example.org")
+            code, text = client.rcpt(REMOTE)
+            return f"{code} {text.decode()}"
+
+    assert reply().startswith("550 5.7.1")
+    pop = poplib.POP3("::1", running.port(2110), timeout=20)
+    pop.user("bob")
+    pop.pass_("builder")
+    pop.quit()
+    assert reply().startswith("250")
+
+
 def test_a_failed_login_opens_nothing(running: RunningInstallation) -> None:
     client = Pop("127.0.0.33", running.port(2110))
     client.user("alice")
