@@ -254,7 +254,8 @@ class Connection(SMTP):
         """
         end = self.loop.time() + seconds
         if self.transport is not None and not self.tls_active:
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client may be gone already
+                self.transport.write_eof()
         while self.loop.time() < end and octets > 0:
             octets -= len(self.input)
             self.input.clear()
