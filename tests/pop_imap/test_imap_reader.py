@@ -8,6 +8,7 @@ from netmail_pop_imap.protocol.imap.reader import (
     CommandLine,
     CommandReader,
     Discarded,
+    Endless,
     Event,
     Line,
     LiteralAnnounced,
@@ -101,7 +102,7 @@ def test_a_refused_non_synchronizing_literal_is_passed_over_with_the_rest_of_the
 def test_a_line_without_end_is_not_kept() -> None:
     reader = CommandReader(1000)
     reader.feed(b"tag X")
-    for _ in range(100):
+    for _ in range(15):
         reader.feed(b"y" * 1000)
         assert reader.next_event() is None
         assert reader.backlog <= 1001
@@ -112,6 +113,19 @@ def test_a_line_without_end_is_not_kept() -> None:
     assert isinstance(event, Overlong)
     assert event.octets.startswith(b"tag Xy")
     assert reader.next_event() == CommandLine(b"b NOOP")
+
+
+def test_a_line_that_goes_on_and_on_is_told() -> None:
+    reader = CommandReader(1000)
+    reader.feed(b"tag X")
+    events = []
+    for _ in range(20):
+        reader.feed(b"y" * 1000)
+        events.append(reader.next_event())
+    assert events[:15] == [None] * 15
+    endless = events[-1]
+    assert isinstance(endless, Endless)
+    assert endless.octets.startswith(b"tag Xy")
 
 
 def test_a_line_over_the_limit_that_came_whole_is_refused_too() -> None:

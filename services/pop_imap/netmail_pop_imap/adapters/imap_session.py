@@ -94,6 +94,9 @@ class ImapSession(Connection):
             case r.Overlong(octets):
                 self._tag = tag_of(octets)
                 raise BadCommand("Command line is too long", "TOOBIG")
+            case r.Endless(octets):
+                self._tag = tag_of(octets)
+                raise UnexpectedEnd("Line without end")
             case r.LiteralData():
                 raise UnexpectedEnd("Literal out of place")
         return True

@@ -68,7 +68,17 @@ class Overlong:
     octets: bytes
 
 
-Event = CommandLine | Line | LiteralAnnounced | LiteralData | Discarded | Overlong
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """A line that goes on far beyond the limit; its start, for the tag. The session must end."""
+
+    octets: bytes
+
+
+Event = CommandLine | Line | LiteralAnnounced | LiteralData | Discarded | Overlong | Endless
+
+_ENDLESS = 16
+"""Times the limit of a line."""
 
 
 class _Mode(Enum):
@@ -200,11 +210,12 @@ class CommandReader:
 
     def _skip_overlong(self) -> Event | None:
         end = self._buffer.find(b"\r\n", self._start)
-        if end < 0:
-            self._drop_buffer()
-            return None
-        self._advance(end + 2)
         start = b"".join(self._command)[:128]
+        if end < 0:
+            self._text += self.backlog
+            self._drop_buffer()
+            return Endless(start) if self._text > _ENDLESS * self.max_line else None
+        self._advance(end + 2)
         self._reset()
         return Overlong(start)
 
