@@ -51,13 +51,18 @@ def version() -> str:
 
 @contextmanager
 def dovecot(
-    users: dict[str, str], *, certificate: Path | None = None, key: Path | None = None
+    users: dict[str, str],
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    sessions_per_process: int = 1,
 ) -> Iterator[Dovecot]:
     """Starts Dovecot with bench/peers/dovecot/dovecot.conf.
 
     Args:
         users: name and password of each.
         certificate, key: STARTTLS and STLS are offered with these (PEM).
+        sessions_per_process: service_count of pop3 and imap; Dovecot's default is 1.
     """
     root = Path(tempfile.mkdtemp(prefix="netmail-dovecot-"))
     root.chmod(0o755)
@@ -71,6 +76,7 @@ def dovecot(
         "IMAP": str(running.imap_port),
         "SSL": "no" if certificate is None else "yes",
         "CERTIFICATE": tls,
+        "SESSIONS_PER_PROCESS": str(sessions_per_process),
     }
     text = PEER.read_text(encoding="utf-8")
     for name, value in values.items():

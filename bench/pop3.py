@@ -1,11 +1,13 @@
 """POP3 sessions, ours beside Dovecot: log in, STAT, RETR, QUIT; maildir, everything warm.
 
 20 sessions side by side, each with a user of its own, ten messages of 4 KiB in each mailbox.
-Ours also locks the mailbox and registers each login with the Connection Manager.
+Ours also locks the mailbox and registers each login with the Connection Manager. Dovecot runs as it
+comes, a process for each login, and once more with processes that serve many users.
 """
 
 import smtplib
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,20 +86,34 @@ def run() -> list[Result]:
         tempfile.TemporaryDirectory(prefix="netmail-bench-") as state,
         installation(Path(state), change=configured) as ours,
         dovecot(dict.fromkeys(users(), PASSWORD)) as theirs,
+        dovecot(dict.fromkeys(users(), PASSWORD), sessions_per_process=1000) as reusing,
     ):
         fill(ours.port(2525))
         for user in users():
-            theirs.deliver(user, map(message, range(MESSAGES)))
+            for peer in (theirs, reusing):
+                peer.deliver(user, map(message, range(MESSAGES)))
         slots = [session(user) for user in users()]
         for slot in slots:  # one at a time: each first login verifies a password in earnest
             sessions_per_second(ours.port(2110), [slot], 1, b"-ERR")
+
+        def rate(port: int) -> Callable[[], float]:
+            return partial(sessions_per_second, port, slots, SESSIONS, b"-ERR")
+
         return [
             compare(
                 "POP3 login, STAT, RETR, QUIT",
                 "sessions/s",
-                partial(sessions_per_second, ours.port(2110), slots, SESSIONS, b"-ERR"),
-                partial(sessions_per_second, theirs.pop3_port, slots, SESSIONS, b"-ERR"),
+                rate(ours.port(2110)),
+                rate(theirs.pop3_port),
                 peer=version(),
                 target=1.5,
-            )
+            ),
+            compare(
+                "the same",
+                "sessions/s",
+                rate(ours.port(2110)),
+                rate(reusing.pop3_port),
+                peer=f"{version()}, service_count 1000",
+                note="its processes serve one user after another",
+            ),
         ]
