@@ -192,9 +192,10 @@ def wait_for_queue(running: RunningInstallation, within: float) -> None:
 
 def take_count(running: RunningInstallation, ledger: Ledger, sink: Path) -> Count:
     """Looks for every acknowledged (message, recipient) in mailbox, sink and queue."""
+    # The queue first: what leaves it while we count is then found where it went.
+    queued = queue_marks(running)
     boxes = {address: mailbox_marks(running, *login) for address, login in LOCAL.items()}
     arrived = sink_marks(sink)
-    queued = queue_marks(running)
     missing = [
         (mark, recipient)
         for mark, recipients in ledger.acknowledged.items()
