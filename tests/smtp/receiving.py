@@ -26,6 +26,10 @@ from netmail_connmgr.domain.table import TableLimits
 from netmail_smtp.adapters.services import SessionRegistry
 from netmail_smtp.app.serve import serving
 
+FROM_ALICE = "From: alice@example.org\r\n\r\nHello\r\n"
+PLAIN_ALICE = "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="
+OPEN = [{"plaintext_auth": True}]
+
 IdentityFor = Callable[[Role], Identity]
 
 
@@ -201,6 +205,12 @@ class Client:
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
+
+
+async def begin(client: Client, *, recipient: str = "bob@example.org") -> None:
+    """A transaction up to the 354."""
+    replies = await client.say_all("MAIL FROM:<s@example.net>", f"RCPT TO:<{recipient}>", "DATA")
+    assert [reply[:3] for reply in replies] == ["250", "250", "354"]
 
 
 def _octets(line: str | bytes) -> bytes:

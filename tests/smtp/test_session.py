@@ -5,10 +5,8 @@ from netmail.connmgr.v1 import connmgr_pb2
 from netmail.nmap.v1 import queue_pb2
 
 from tests.smtp.conftest import Start
+from tests.smtp.receiving import FROM_ALICE, OPEN, PLAIN_ALICE
 
-PLAIN_ALICE = "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="
-OPEN = [{"plaintext_auth": True}]
-FROM_ALICE = "From: alice@example.org\r\n\r\nHello\r\n"
 REMOTE = "friend@example.net"
 
 
