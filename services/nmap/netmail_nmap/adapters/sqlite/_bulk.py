@@ -17,12 +17,14 @@ from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list
 
 
 def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement:
-    """Ids, lengths and the octets themselves, in the order of the ids asked for."""
-    wanted = sa.func.json_each(sa.bindparam("bodies")).table_valued("key", "value")
+    """Ids, lengths and the octets themselves, in one order, as a rule that of the ids asked for.
+
+    Asking for that order would make the engine sort, and copy, all octets.
+    """
+    wanted = sa.func.json_each(sa.bindparam("bodies")).table_valued("value")
     rows = (
         sa.select(bodies.c.id, octets.label("octets"))
         .select_from(wanted.join(tables, bodies.c.id == wanted.c.value))
-        .order_by(wanted.c.key)
         .subquery()
     )
     return Statement(
@@ -48,7 +50,7 @@ class Bulk:
     """Octets of several bodies, one behind the other.
 
     Attributes:
-        ids: of the bodies that are there, in the order asked for.
+        ids: of the bodies that are there, in the order of their octets.
         data: all octets.
     """
 

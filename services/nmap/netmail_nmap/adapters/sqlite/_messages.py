@@ -71,9 +71,11 @@ def _listing(*columns: sa.Column[Any], changed: bool) -> Statement:
     query = sa.select(messages.c.uid, *columns).where(
         messages.c.mailbox_id == sa.bindparam("mailbox")
     )
+    order: sa.ColumnElement[int] = messages.c.uid
     if changed:
         query = query.where(messages.c.modseq > sa.bindparam("since"))
-    rows = query.order_by(messages.c.uid).subquery()
+        order = messages.c.uid + 0  # else the engine walks through the whole mailbox by UID
+    rows = query.order_by(order).subquery()
     return Statement(sa.select(*(sa.func.json_group_array(column) for column in rows.c)))
 
 

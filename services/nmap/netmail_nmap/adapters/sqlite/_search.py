@@ -145,9 +145,7 @@ def _worth_a_look(
     bulk: Bulk, batch: Sequence[_Row], words: Sequence[bytes]
 ) -> Iterator[tuple[_Row, bytes]]:
     """Messages that have one of the words, or something else than ASCII; no words: all."""
-    if len(bulk) < len(batch):  # some were removed meanwhile
-        there = set(bulk.ids)
-        batch = [row for row in batch if row[_BODY] in there]
+    rows = _in_order_of(bulk.ids, batch)
     indexes: Iterable[int] = range(len(bulk))
     if words:
         with_words = bulk.find(words)
@@ -155,7 +153,17 @@ def _worth_a_look(
             with_words |= {index for index, (_, data) in enumerate(bulk) if not data.isascii()}
         indexes = sorted(with_words)
     for index in indexes:
-        yield batch[index], bulk.octets(index)
+        yield rows[index], bulk.octets(index)
+
+
+def _in_order_of(body_ids: Sequence[int], batch: Sequence[_Row]) -> Sequence[_Row]:
+    """The rows of these bodies; as a rule it is the whole batch, unless some were removed."""
+    if body_ids == [row[_BODY] for row in batch]:
+        return batch
+    by_body: dict[int, list[_Row]] = {}
+    for row in batch:
+        by_body.setdefault(row[_BODY], []).append(row)
+    return [by_body[body_id].pop() for body_id in body_ids]
 
 
 def _load_message(driver: Driver, row: _Row) -> tuple[bytes, bytes]:
