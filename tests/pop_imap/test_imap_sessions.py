@@ -177,6 +177,44 @@ def test_a_client_that_reads_nothing_stops_the_stream(
     assert b" OK " in tagged
 
 
+def test_with_literal_minus_only_short_literals_come_unasked(
+    agents: Agents, user: str, clients: list[ImapClient]
+) -> None:
+    server = agents.installation.messaging_server("mail1")
+    limits = server.pop_imap.limits.model_copy(update={"non_sync_literals": "LITERAL-"})
+    changed = server.model_copy(
+        update={"pop_imap": server.pop_imap.model_copy(update={"limits": limits})}
+    )
+    installation = agents.installation.model_copy(update={"messaging_servers": [changed]})
+    agent = PopImapAgent(installation, "mail1")
+    agents.run(agent.__aenter__())
+    client = ImapClient.connect(agent.ports["imap"][0])
+    clients.append(client)
+    client.login(user, PASSWORD)
+    (capability, *_) = client.command("CAPABILITY")
+    assert b" LITERAL- " in capability
+    assert b"LITERAL+" not in capability
+    client.append("INBOX", b"x" * 4096)
+    with pytest.raises(Refused, match="TOOBIG"):
+        client.append("INBOX", b"x" * 4097)
+    assert client.command("NOOP") == []
+    agents.run(agent.drain())
+    agents.run(agent.__aexit__(None, None, None))
+
+
+def test_a_message_of_a_megabyte_goes_in_by_pieces_and_refusals_come_after_it(
+    agents: Agents, open_inbox: Callable[[int], ImapClient]
+) -> None:
+    client = open_inbox(agents.port("imap"))
+    message = MESSAGE + b"x" * 1_000_000
+    with pytest.raises(Refused, match="TRYCREATE"):
+        client.append("Nowhere", message)
+    with pytest.raises(Refused, match="Unexpected text"):
+        client.command(b"APPEND INBOX {%d+}\r\n%b more" % (len(message), message))
+    client.append("INBOX", message)
+    assert len(fetched(client.command("FETCH 1:* RFC822.SIZE"))) == 1
+
+
 def test_a_session_ends_when_its_user_is_disabled(
     agents: Agents, user: str, open_inbox: Callable[[int], ImapClient]
 ) -> None:
