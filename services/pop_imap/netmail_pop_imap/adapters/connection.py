@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from netmail_common.acceptor import ClientInfo
 from netmail_common.logging import get_logger
+from netmail_common.reset import reset
 from netmail_common.tls import ServerTls
 
 from netmail_pop_imap.adapters.context import ListenerContext
@@ -229,7 +230,7 @@ class Connection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Ends the session at once, without a farewell."""
-        self.transport.abort()
+        reset(self.transport)
 
     def push(self, data: bytes) -> None:
         """Writes at once: for what the client did not ask for (IDLE)."""
@@ -393,7 +394,7 @@ class Connection(asyncio.Protocol):
                 self.transport, self, tls.context, server_side=True
             )
         except (OSError, ssl.SSLError):
-            self.transport.abort()
+            reset(self.transport)
             return
         finally:
             self._upgrading = False
@@ -428,7 +429,7 @@ class Connection(asyncio.Protocol):
     def _due(self) -> None:
         self._timer = None
         if self._closing or self._at_end is not None:
-            self.transport.abort()
+            reset(self.transport)
             return
         left = self._deadline - self.loop.time()
         if left <= 0 and self.authenticated and self._task is not None and not self.awaits_client:
@@ -438,7 +439,7 @@ class Connection(asyncio.Protocol):
             self._arm(left)
             return
         if self._upgrading:
-            self.transport.abort()
+            reset(self.transport)
             return
         self._at_end = Ending.IDLE if self.authenticated else Ending.LOGIN_TIMEOUT
         self._say_farewell()
@@ -457,7 +458,7 @@ class Connection(asyncio.Protocol):
             self._watch_stall()
             return
         log.info("client reads nothing", address=str(self.client.address), unread=unread)
-        self.transport.abort()
+        reset(self.transport)
 
     def _unstall(self) -> None:
         stalled, self._stalled = self._stalled, None

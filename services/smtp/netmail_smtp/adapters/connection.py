@@ -14,6 +14,7 @@ from typing import cast
 from aiosmtpd.smtp import SMTP
 from aiosmtpd.smtp import Session as AiosmtpdSession
 from netmail_common.acceptor import ClientInfo
+from netmail_common.reset import reset
 from netmail_common.sasl import MAX_LINE
 from netmail_common.tls import ServerTls
 
@@ -269,7 +270,7 @@ class Connection(SMTP):
     def abort_connection(self) -> None:
         """Closes at once; what waits to be sent is dropped."""
         if self.transport is not None:
-            self.transport.abort()
+            reset(self.transport)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
