@@ -10,6 +10,7 @@ from netmail_common.logging import get_logger
 from netmail_smtp.adapters.standing import Standing
 from structlog.testing import capture_logs
 
+from tests.loops import on_both_loops
 from tests.smtp.conftest import Start
 from tests.smtp.receiving import FROM_ALICE, OPEN, PLAIN_ALICE, Client, begin
 
@@ -192,6 +193,7 @@ async def test_data_and_bdat_do_not_mix(start: Start) -> None:
         assert (await client.say("DATA")).startswith("503")
 
 
+@on_both_loops
 async def test_what_comes_with_starttls_ends_the_session(start: Start) -> None:
     async with start() as server:
         client = await server.connect()
@@ -200,6 +202,7 @@ async def test_what_comes_with_starttls_ends_the_session(start: Start) -> None:
         assert await client.reply() == ""
 
 
+@on_both_loops
 async def test_starttls_forgets_what_was_said_before(start: Start) -> None:
     async with start(listeners=OPEN) as server:
         client = await server.connect()
@@ -218,6 +221,7 @@ async def test_starttls_forgets_what_was_said_before(start: Start) -> None:
         assert b" with ESMTPS id " in server.last.data
 
 
+@on_both_loops
 async def test_starttls_keeps_the_address_that_the_proxy_named(start: Start) -> None:
     proxied = {"proxy_protocol": True, "proxy_trusted_networks": ["127.0.0.0/8"]}
     async with start(listeners=[proxied], loopback_grants=False) as server:
@@ -244,6 +248,7 @@ async def test_a_proxy_that_does_not_say_who_it_is_grants_nothing(start: Start) 
         assert (await direct.say("RCPT TO:<friend@example.net>")).startswith("250")
 
 
+@on_both_loops
 async def test_implicit_tls_works_behind_a_proxy_and_offers_auth(start: Start) -> None:
     listener = {
         "tls": "implicit",

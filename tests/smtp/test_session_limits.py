@@ -6,6 +6,7 @@ import base64
 import pytest
 from netmail_smtp.adapters.connection import Connection
 
+from tests.loops import on_both_loops
 from tests.smtp.conftest import Start
 from tests.smtp.receiving import FROM_ALICE, OPEN, PLAIN_ALICE, Receiving, begin
 
@@ -63,6 +64,7 @@ async def test_commands_without_a_message_are_counted(start: Start) -> None:
             assert reply.startswith("250")
 
 
+@on_both_loops
 async def test_twice_the_size_ends_the_connection_without_waiting_for_the_end(start: Start) -> None:
     async with start(smtp={"limits": {"message_size": 10_000}}) as server:
         client = await server.connect()
@@ -77,6 +79,7 @@ async def test_twice_the_size_ends_the_connection_without_waiting_for_the_end(st
         assert await client.reply() == ""
 
 
+@on_both_loops
 async def test_large_messages_are_streamed_to_the_store(start: Start) -> None:
     async with start() as server:
         client = await server.connect()
@@ -111,6 +114,7 @@ async def test_a_streamed_message_that_is_refused_leaves_nothing(
         assert (await client.say("NOOP")).startswith("250")
 
 
+@on_both_loops
 async def test_a_client_that_goes_away_in_the_middle_leaves_nothing(start: Start) -> None:
     async with start() as server:
         client = await server.connect()
@@ -150,6 +154,7 @@ async def test_a_message_that_trickles_in_is_timed_out_as_a_whole(start: Start) 
         assert (await client.reply()).startswith("421 4.4.2")
 
 
+@on_both_loops
 async def test_a_client_that_reads_nothing_does_not_fill_the_memory(start: Start) -> None:
     async with start(smtp={"limits": {"commands": 10**9}}) as server:
         client = await server.connect()
@@ -171,6 +176,7 @@ async def test_a_client_that_reads_nothing_does_not_fill_the_memory(start: Start
         client.writer.transport.abort()
 
 
+@on_both_loops
 async def test_who_half_closes_still_gets_the_replies(start: Start) -> None:
     async with start() as server:
         client = await server.connect(ehlo=None)
@@ -186,6 +192,7 @@ async def drain(server: Receiving) -> None:
     await asyncio.sleep(0)
 
 
+@on_both_loops
 async def test_the_drain_ends_idle_sessions_and_lets_transactions_finish(start: Start) -> None:
     async with start() as server:
         idle = await server.connect()
