@@ -230,3 +230,9 @@ def test_nothing_in_a_reply_ends_its_line(text: str) -> None:
     assert lines.pop() == b""
     assert all(b"\r" not in line and line.startswith(b"550") for line in lines)
     assert octets.count(b"\n") == len(lines)
+
+
+def test_lines_are_kept_but_never_a_password() -> None:
+    assert parse("NOOP kept") is parse("NOOP kept")
+    assert parse("AUTH PLAIN AGE=") is not parse("AUTH PLAIN AGE=")
+    assert parse("auth plain AGE=") is not parse("auth plain AGE=")

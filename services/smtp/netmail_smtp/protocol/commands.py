@@ -4,6 +4,7 @@ RFC 5321 4.1, with RFC 1870 (SIZE), RFC 3030 (BDAT), RFC 3207 (STARTTLS), RFC 34
 RFC 4954 (AUTH), RFC 6152 (8BITMIME) and RFC 6531 (SMTPUTF8). Text keeps its case.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from netmail_common.mail_address import AddressError, MailAddress, parse_domain,
 
 from netmail_smtp.protocol.paths import Path, parse_path
 from netmail_smtp.protocol.reply import CommandSyntaxError
+
+_MAX_KEPT = 256
 
 MAX_ENVID = 100
 """Octets of ENVID, decoded (RFC 3461 4.4)."""
@@ -126,11 +129,22 @@ def parse_command(line: bytes) -> tuple[str, Command]:
 
     Raises: CommandSyntaxError.
     """
+    # Most lines are the same again: EHLO, MAIL and RCPT of a list, DATA, QUIT. A password must
+    # not be kept, so AUTH is always read anew.
+    if len(line) > _MAX_KEPT or line[:4].upper() == b"AUTH":
+        return _parse_command(line)
+    return _parse_and_keep(line)
+
+
+def _parse_command(line: bytes) -> tuple[str, Command]:
     verb, argument = split_verb(line)
     parser = _PARSERS.get(verb)
     if parser is None:
         raise CommandSyntaxError(500, "5.5.1", "Command not recognized")
     return verb, parser(verb, argument)
+
+
+_parse_and_keep = functools.lru_cache(maxsize=1024)(_parse_command)
 
 
 def split_verb(line: bytes) -> tuple[str, str]:
