@@ -130,6 +130,13 @@ async def test_flags_are_replaced_added_removed(
     assert await do.flags(alice) == {1: flags}
 
 
+async def test_removing_system_flags_keeps_the_keywords(alice: int, do: Words) -> None:
+    await do.append(alice, flags=("\\Seen", "\\Flagged", "$Work"))
+    mailbox = (await do.open(alice)).state.mailbox_id
+    await do.set_flags(alice, mailbox, [1], "\\Seen", "\\Flagged", mode=StoreMode.REMOVE)
+    assert await do.flags(alice) == {1: "$Work"}
+
+
 async def test_keywords_compare_without_case_and_keep_their_first_spelling(
     alice: int, do: Words
 ) -> None:

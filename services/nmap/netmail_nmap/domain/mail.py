@@ -28,7 +28,9 @@ SYSTEM_FLAGS = {
     "\\Deleted": SystemFlag.DELETED,
     "\\Draft": SystemFlag.DRAFT,
 }
-SYSTEM_FLAGS_BY_KEY = {name.lower(): flag for name, flag in SYSTEM_FLAGS.items()}
+SYSTEM_FLAGS_BY_KEY = {name.lower(): int(flag) for name, flag in SYSTEM_FLAGS.items()}
+"""Plain numbers: `~` of an IntFlag knows nothing of the keywords' bits."""
+SEEN, DELETED = int(SystemFlag.SEEN), int(SystemFlag.DELETED)
 FIRST_KEYWORD_BIT = 5
 MAX_KEYWORDS = 58
 """Keywords of one mailbox: what a signed 64-bit number holds beside the system flags."""

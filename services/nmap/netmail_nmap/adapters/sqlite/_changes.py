@@ -23,6 +23,8 @@ from netmail_nmap.adapters.sqlite._statements import (
 from netmail_nmap.adapters.sqlite._writer import Transaction
 from netmail_nmap.domain.errors import OverQuota, UserNotFound
 from netmail_nmap.domain.mail import (
+    DELETED,
+    SEEN,
     Copied,
     Expunged,
     FlagsStored,
@@ -30,7 +32,6 @@ from netmail_nmap.domain.mail import (
     MessageColumns,
     StoreMode,
     StoreRequest,
-    SystemFlag,
 )
 
 
@@ -65,7 +66,7 @@ _DELETED = Statement(
     sa.select(messages.c.uid)
     .where(
         messages.c.mailbox_id == sa.bindparam("mailbox"),
-        messages.c.flags.op("&")(int(SystemFlag.DELETED)) != 0,
+        messages.c.flags.op("&")(DELETED) != 0,
     )
     .order_by(messages.c.uid)
 )
@@ -116,8 +117,8 @@ def store_flags(core: Core, transaction: Transaction, *, request: StoreRequest) 
             continue
         by_mask[mask].append(message.uid)
         after.append((message.uid, modseq, mask))
-        unseen += (not mask & SystemFlag.SEEN) - (not message.flags & SystemFlag.SEEN)
-        deleted += bool(mask & SystemFlag.DELETED) - bool(message.flags & SystemFlag.DELETED)
+        unseen += (not mask & SEEN) - (not message.flags & SEEN)
+        deleted += bool(mask & DELETED) - bool(message.flags & DELETED)
     if by_mask:
         for mask, uids in by_mask.items():
             _SET_FLAGS.run(driver, mailbox=row.id, uids=id_list(uids), mask=mask, new_modseq=modseq)
@@ -242,7 +243,7 @@ def expunge(
         return Expunged((), row.highest_modseq, row.highest_modseq)
     removed = _select(driver, row.id, uids)
     if only_deleted:
-        removed = [message for message in removed if message.flags & SystemFlag.DELETED]
+        removed = [message for message in removed if message.flags & DELETED]
     modseq = _remove(core, transaction, row, removed, drop_bodies=True)
     return Expunged([message.uid for message in removed], modseq, row.highest_modseq)
 
@@ -330,8 +331,8 @@ def _remove(
         row,
         modseq,
         more=-len(removed),
-        unseen=-sum(not message.flags & SystemFlag.SEEN for message in removed),
-        deleted=-sum(bool(message.flags & SystemFlag.DELETED) for message in removed),
+        unseen=-sum(not message.flags & SEEN for message in removed),
+        deleted=-sum(bool(message.flags & DELETED) for message in removed),
         octets=-octets,
     )
     _mailboxes.add_used(driver, {row.user_id: -octets})

@@ -16,13 +16,14 @@ from netmail_nmap.adapters.sqlite._mailboxes import MailboxRow
 from netmail_nmap.adapters.sqlite._statements import BulkInsert, Driver, Statement
 from netmail_nmap.adapters.sqlite._writer import Transaction
 from netmail_nmap.domain.mail import (
+    DELETED,
+    SEEN,
     MailboxChange,
     MailboxState,
     MailboxStatus,
     MailboxView,
     MessageColumns,
     OpenRequest,
-    SystemFlag,
 )
 
 _INSERT = BulkInsert(
@@ -150,8 +151,8 @@ def file_messages(core: Core, transaction: Transaction, filings: Sequence[Filing
             next_uid=next_uid[mailbox_id],
             modseq=row.highest_modseq + 1,
             more=len(group),
-            more_unseen=sum(not filing.flags & SystemFlag.SEEN for filing in group),
-            more_deleted=sum(bool(filing.flags & SystemFlag.DELETED) for filing in group),
+            more_unseen=sum(not filing.flags & SEEN for filing in group),
+            more_deleted=sum(bool(filing.flags & DELETED) for filing in group),
             octets=octets,
         )
         used[row.user_id] += octets
