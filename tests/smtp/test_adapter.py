@@ -410,3 +410,25 @@ async def test_each_relay_decision_is_one_log_line(start: Start) -> None:
             assert decision["message_id"] == message_id
         assert "wonderland" not in str(logs)
         assert "Hello" not in str(logs)
+
+
+@on_both_loops
+async def test_a_broken_handshake_ends_the_session_quietly(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start() as server:
+        with capture_logs() as logs:
+            for rest in (b"EHLO x.example\r\n" * 10, b"\x16\x03\x01\x00\x05hello", b""):
+                client = await server.connect()
+                assert (await client.say("STARTTLS")).startswith("220")
+                client.send(rest)
+                if not rest:
+                    client.writer.write_eof()
+                async with asyncio.timeout(10):
+                    assert b"250" not in await client.reader.read()
+                await client.close()
+            async with asyncio.timeout(10):
+                await server.sessions.wait_empty()
+        assert logs == []
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+        assert (await (await server.connect()).say("NOOP")).startswith("250")
