@@ -13,6 +13,8 @@ from netmail_nmap.adapters.sqlite import Statement
 
 SMALL = {"sqlite_sequence", "orphans", "store_meta"}
 """Tables that a statement may walk through: at a start, or because they have a few rows."""
+COUNTING = {"_gauges._COUNT"}
+"""Statements that have to see all rows, and run now and then."""
 
 
 def statements() -> Iterator[tuple[str, Statement]]:
@@ -55,6 +57,8 @@ def test_every_table_is_read_through_an_index(connection: sa.Connection) -> None
                 and scanned[1] not in SMALL
                 and "VIRTUAL" not in step
             )
+            if name in COUNTING:
+                continue
             if whole_table or "AUTOMATIC" in step:
                 slow.append((name, step))
     assert count > 60

@@ -9,6 +9,7 @@ from netmail_nmap.adapters.sqlite import _bodies
 from netmail_nmap.adapters.sqlite._core import Core, StoreIds
 from netmail_nmap.adapters.sqlite._engine import database_path, exclusive, make_engine, prepare
 from netmail_nmap.adapters.sqlite._events import Event, QueueGrew, UserEnded
+from netmail_nmap.adapters.sqlite._gauges import Gauges
 from netmail_nmap.adapters.sqlite._mail import SqliteMailStore
 from netmail_nmap.adapters.sqlite._queue import SqliteQueueStore
 from netmail_nmap.adapters.sqlite._readers import Readers
@@ -80,6 +81,7 @@ async def open_store(
             core = Core(writer, pool, ids, clock)
             sweeper = Sweeper(core)
             await parts.enter_async_context(sweeper.running())
+            await parts.enter_async_context(Gauges(core, path).running())
             queue = SqliteQueueStore(core, settings or QueueSettings())
             wakes.append(queue.wake)
             yield Store(core, SqliteMailStore(core, hub), queue, ended_users)
