@@ -154,7 +154,8 @@ async def test_a_hundred_messages_go_over_few_connections(postfix: PostfixHost) 
     out = outbound(postfix.port, config={"concurrency_per_destination": 4})
     outcomes = await asyncio.gather(*(out.send(BOB) for _ in range(100)))
     assert all(delivered(o) == {BOB} for o in outcomes)
-    assert postfix.log_text().count("]: connect from") - before <= 4
+    # The probe that waited for Postfix to start may be logged late.
+    assert postfix.log_text().count("]: connect from") - before <= 4 + 1
 
 
 async def test_greylisting_defers_and_the_next_attempt_succeeds() -> None:
