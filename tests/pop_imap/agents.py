@@ -88,7 +88,8 @@ class Agents:
                         *(mailbox_pb2.AppendMessageRequest(data=piece) for piece in pieces),
                         mailbox_pb2.AppendMessageRequest(end=mailbox_pb2.AppendEnd()),
                     ]
-                )
+                ),
+                wait_for_ready=True,
             )
 
         self.run(append())
