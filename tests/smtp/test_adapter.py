@@ -338,9 +338,12 @@ async def test_recipients_beyond_the_limit_are_put_off(start: Start) -> None:
     async with start(smtp={"limits": {"recipients": 100}}) as server:
         client = await server.connect()
         await client.say("MAIL FROM:<s@example.net>")
-        lines = [f"RCPT TO:<bob+{n}@example.org>" for n in range(101)]
+        lines = [f"RCPT TO:<bob+{n}@example.org>" for n in range(150)]
         replies = await client.say_all(*lines)
-        assert [reply[:9] for reply in replies] == ["250 2.1.5"] * 100 + ["452 4.5.3"]
+        assert [reply[:9] for reply in replies] == ["250 2.1.5"] * 100 + ["452 4.5.3"] * 50
+        await client.say("DATA")
+        assert (await client.say(FROM_ALICE + ".")).startswith("250")
+        assert len(server.last.envelope.recipients) == 100
 
 
 async def test_a_message_too_large_is_refused_at_mail_or_at_its_end(start: Start) -> None:

@@ -353,7 +353,8 @@ class SmtpSession(Connection):
         if error.close:
             self._closing = self._unread_upload = True
             return
-        self._errors += 1
+        # "Not now" is no fault of the client's: who has too many recipients sends the rest later.
+        self._errors += error.reply.code >= 500
         if self._relay_refusals >= self.limits.relay_refusals:
             self.say_goodbye("Too many refused recipients")
         elif self._errors >= self.limits.errors:
