@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alembic.command
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -39,6 +40,47 @@ def test_a_migration_of_a_database_that_is_up_to_date_changes_nothing(tmp_path: 
         migrations.upgrade(connection)
         assert connection.exec_driver_sql("SELECT sql FROM sqlite_master").all() == before
     engine.dispose()
+
+
+async def test_a_migration_that_fails_leaves_no_half_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE users (id INTEGER)")
+    other.commit()
+    with pytest.raises(StoreUnavailable, match="migrated"):
+        async with open_store(f"sqlite:///{path}"):
+            pass
+    tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master")}
+    other.close()
+    assert tables == {"users"}
+
+
+async def test_a_file_that_is_no_database_is_said_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.write_bytes(b"my precious notes" * 1000)
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        async with open_store(f"sqlite:///{path}"):
+            pass
+    assert path.read_bytes() == b"my precious notes" * 1000
+
+
+async def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreUnavailable, match="lock"):
+        async with open_store(f"sqlite:///{tmp_path}/file/x.db"):
+            pass
+
+
+def test_every_migration_can_be_undone() -> None:
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as connection:
+        migrations.upgrade(connection)
+        config = migrations.alembic_config()
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "base")
+        tables = set(sa.inspect(connection).get_table_names())
+    engine.dispose()
+    assert tables <= {"alembic_version"}
 
 
 async def test_everything_is_durable_and_the_log_is_on(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ MAX_LEASE = 1_000
 """Items of one Lease."""
 _MAX_LEASE_OCTETS = 8 * 1024 * 1024
 _MAX_WAIT = 60
-_WAIT_STEP = 5.0
+_WAIT_STEP = 1.0
 """Seconds after which a waiting Lease looks whether the agent drains."""
 _PAGE = 100
 _MAX_PAGE = 1_000

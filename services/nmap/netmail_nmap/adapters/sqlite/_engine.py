@@ -38,10 +38,14 @@ def database_path(url: str) -> Path:
 def exclusive(path: Path) -> Iterator[None]:
     """Holds the lock beside the database: one process owns it.
 
-    Raises: StoreUnavailable when another process has it.
+    Raises: StoreUnavailable when another process has it, or there is no place for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    lock = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"{lock} cannot be opened: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,19 +84,30 @@ def make_engine(path: Path) -> sa.Engine:
 
 
 def prepare(engine: sa.Engine, path: Path) -> None:
-    """Creates the file for its owner only, brings the schema up to date, gives the store its id."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    with engine.connect() as connection:
+    """Creates the file for its owner only, brings the schema up to date, gives the store its id.
+
+    Raises: StoreUnavailable, and nothing was changed.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with engine.connect() as connection:
+            _migrate(connection)
+    except (OSError, sa.exc.DBAPIError) as error:
+        reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error.strerror
+        raise StoreUnavailable(f"{path} cannot be opened or migrated: {reason}") from error
+
+
+def _migrate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    migrations.upgrade(connection)
+    if not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-        migrations.upgrade(connection)
-        if not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        if connection.scalar(sa.select(sa.func.count()).select_from(store_meta)) == 0:
-            connection.execute(
-                sa.insert(store_meta),
-                [
-                    {"key": "store_id", "value": secrets.token_hex(4)},
-                    {"key": "uid_validity", "value": str(int(time.time()))},
-                ],
-            )
-        connection.exec_driver_sql("COMMIT")
+    if connection.scalar(sa.select(sa.func.count()).select_from(store_meta)) == 0:
+        connection.execute(
+            sa.insert(store_meta),
+            [
+                {"key": "store_id", "value": secrets.token_hex(4)},
+                {"key": "uid_validity", "value": str(int(time.time()))},
+            ],
+        )
+    connection.exec_driver_sql("COMMIT")

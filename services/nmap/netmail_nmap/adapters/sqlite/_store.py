@@ -49,7 +49,8 @@ async def open_store(
         readers: connections that read beside the writer.
         clock: seconds since the epoch.
 
-    Raises: StoreUnavailable when another process has it; ValueError for another kind of URL.
+    Raises: StoreUnavailable when another process has it, or it cannot be opened or migrated;
+        ValueError for another kind of URL.
     """
     path = database_path(url)
     hub = ChangeHub()
