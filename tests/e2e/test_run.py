@@ -143,10 +143,11 @@ def test_users_and_contexts_are_listed(running: RunningInstallation) -> None:
 
 def test_logins_are_listed_and_revoked(running: RunningInstallation) -> None:
     pop3_count(running, "bob", "builder")
-    logins = run_json(running, "login", "list", "--user", "bob")
+    which = ("--user", "bob", "--address", "127.0.0.1")
+    logins = run_json(running, "login", "list", *which)
     assert [login["client_address"] for login in logins] == ["127.0.0.1"]
-    assert run_json(running, "login", "revoke", "--user", "bob")["revoked"] == 1
-    assert run_json(running, "login", "list", "--user", "bob") == []
+    assert run_json(running, "login", "revoke", *which)["revoked"] == 1
+    assert run_json(running, "login", "list", *which) == []
     assert running.netmail("login", "revoke", check=False).returncode == 2
 
 
