@@ -62,6 +62,13 @@ def test_received_names_the_user_and_how_he_was_recognised() -> None:
     assert b"for <" not in b"".join(lines)
 
 
+def test_a_login_without_a_user_is_said_and_names_nobody() -> None:
+    known = KnownSender(Way.LOGIN, detail="login by UDP 689")
+    text = ours(b"Subject: x\r\n\r\n", known=known)
+    assert b"\r\n\t(known by login by UDP 689)\r\n" in text
+    assert b"X-Auth-OK" not in text
+
+
 @pytest.mark.parametrize(
     ("helo", "expected"),
     [

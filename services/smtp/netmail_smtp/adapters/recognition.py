@@ -32,6 +32,7 @@ _BINDINGS = {
 _PROTOCOLS = {
     connmgr_pb2.PROTOCOL_POP3: "POP3 login",
     connmgr_pb2.PROTOCOL_IMAP: "IMAP4 login",
+    connmgr_pb2.PROTOCOL_LEGACY_UDP: "login by UDP 689",
 }
 
 Address = IPv4Address | IPv6Address

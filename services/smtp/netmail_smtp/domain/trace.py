@@ -113,8 +113,9 @@ def _received(hop: Hop) -> bytes:
 def _recognised(known: KnownSender) -> str:
     if known.way is Way.NETWORK:
         return "relayed for an allowed network"
-    user = comment_text(f"{known.user} of {known.context}")
-    text = f"user {user}, known by {known.detail}"
+    text = f"known by {known.detail}"
+    if known.user:
+        text = f"user {comment_text(f'{known.user} of {known.context}')}, {text}"
     if known.user_count > 1:
         text += f", one of {known.user_count} users at this address"
     return text
