@@ -5,17 +5,19 @@ mailbox holds 1,000 different messages of 4 KiB a hundred times over, as files i
 """
 
 import itertools
+import resource
 import socket
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.dovecot import Dovecot, dovecot, version
-from bench.harness import Result, compare, report
+from bench.harness import Result, compare
 from bench.pop3 import PASSWORD, configured, fill, message, users
 from bench.session_client import Step, sessions_per_second
 from tests.support.installation import RunningInstallation, installation
@@ -171,24 +173,43 @@ def _pss(ours: RunningInstallation) -> float:
     return total
 
 
-@contextmanager
-def idle_connections(port: int) -> Iterator[None]:
-    """Sessions that have logged in, selected INBOX and wait in IDLE."""
+def _idle_connection(port: int, user: str) -> Client:
+    """A session that has logged in, selected INBOX and waits in IDLE."""
+    client = Client(port, user)
+    client.run(b"SELECT INBOX")
+    client.socket.sendall(b"x IDLE\r\n")
+    if not client.socket.recv(100).startswith(b"+"):
+        raise RuntimeError("no IDLE")
+    return client
+
+
+def memory(ours: RunningInstallation) -> Result:
+    """KiB of PSS that each idle connection adds: five times 1,000 more of them.
+
+    The first 1,000 are not counted, since what the start left free is used up by them.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    figures: list[float] = []
     with ExitStack() as stack:
-        for number in range(IDLE_CONNECTIONS):
-            client = stack.enter_context(closing(Client(port, f"user{number % 20}")))
-            client.run(b"SELECT INBOX")
-            client.socket.sendall(b"x IDLE\r\n")
-            if not client.socket.recv(100).startswith(b"+"):
-                raise RuntimeError("no IDLE")
-        yield
-
-
-def memory(ours: RunningInstallation, before: float) -> float:
-    """KiB of PSS for each idle connection, over the processes as they were when fresh."""
-    with idle_connections(ours.port(2143)):
-        time.sleep(1)
-        return (_pss(ours) - before) / IDLE_CONNECTIONS
+        before = _pss(ours)
+        for _ in range(6):
+            for number in range(IDLE_CONNECTIONS):
+                client = _idle_connection(ours.port(2143), f"user{number % 20}")
+                stack.enter_context(closing(client))
+            time.sleep(1)
+            after = _pss(ours)
+            figures.append((after - before) / IDLE_CONNECTIONS)
+            before = after
+    counted = figures[1:]
+    return Result(
+        "memory per idle connection, plain",
+        "KiB PSS",
+        statistics.median(counted),
+        target=100,
+        runs_ours=counted,
+        note=f"{IDLE_CONNECTIONS} more connections in IDLE",
+    )
 
 
 def run() -> list[Result]:
@@ -202,13 +223,7 @@ def run() -> list[Result]:
         fill(ours.port(2525))
         for user in users():
             theirs.deliver(user, map(message, range(10)))
-        idle = report(
-            "memory per idle connection, plain",
-            "KiB PSS",
-            partial(memory, ours, _pss(ours)),
-            target=100,
-            note=f"{IDLE_CONNECTIONS} connections in IDLE",
-        )
+        idle = memory(ours)
         fill_large(ours.port(2143))
         deliver_large(theirs)
         slots = [session(user) for user in users()]
