@@ -89,12 +89,22 @@ def prepare(engine: sa.Engine, path: Path) -> None:
     Raises: StoreUnavailable, and nothing was changed.
     """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        _create(path)
         with engine.connect() as connection:
             _migrate(connection)
     except (OSError, sa.exc.DBAPIError) as error:
         reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error.strerror
         raise StoreUnavailable(f"{path} cannot be opened or migrated: {reason}") from error
+
+
+def _create(path: Path) -> None:
+    """The file and its name in the folder are on the disk before anything is stored in it."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _migrate(connection: sa.Connection) -> None:
