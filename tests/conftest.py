@@ -1,7 +1,8 @@
-"""Fixtures that every part's tests share."""
+"""Fixtures that every part's tests share; skips that are not allowed."""
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,22 @@ from netmail_common.roles import Role
 
 # Before a plain test looptime asks for the current event loop, and would make one nobody closes.
 asyncio.set_event_loop(None)
+
+
+NO_SKIP = "NETMAIL_NO_SKIP"
+"""Environment: 1 turns a skip into a failure, where every Debian package is meant to be there."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and os.environ.get(NO_SKIP) == "1" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (and {NO_SKIP}=1 allows no skips)"
+    return report
 
 
 @pytest.fixture(scope="session")
