@@ -82,7 +82,7 @@ class Needs:
     header: bool = False
     body: bool = False
     modseq: bool = False
-    header_words: tuple[bytes, ...] = ()
+    header_words: tuple[bytes | re.Pattern[bytes], ...] = ()
     body_words: tuple[bytes, ...] = ()
 
 
@@ -96,8 +96,7 @@ def needs_of(key: SearchKey) -> Needs:
         case Not(inner):
             return _needs_of_some([needs_of(inner)], keep_words=False)
         case HeaderContains(_, text):
-            word = _longest_ascii_word(text.casefold())
-            return Needs(header=True, header_words=(word, b"=?") if word else ())
+            return Needs(header=True, header_words=_header_words(text.casefold()))
         case BodyContains(text) | TextContains(text):
             word = _longest_ascii_word(text.casefold())
             return Needs(header=True, body=True, body_words=(word, *ENCODED) if word else ())
@@ -105,6 +104,15 @@ def needs_of(key: SearchKey) -> Needs:
             return Needs(header=True)
         case _:
             return Needs(modseq=isinstance(key, ModseqAtLeast))
+
+
+def _header_words(needle: str) -> tuple[bytes | re.Pattern[bytes], ...]:
+    """Several words are looked for together: a header may be folded between them."""
+    words = needle.split()
+    if needle.isascii() and len(words) > 1:
+        return (re.compile(rb"\s+".join(re.escape(word.encode()) for word in words)), b"=?")
+    word = _longest_ascii_word(needle)
+    return (word, b"=?") if word else ()
 
 
 def _body_words(needle: str) -> tuple[bytes, ...]:

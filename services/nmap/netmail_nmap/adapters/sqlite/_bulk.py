@@ -5,6 +5,7 @@ one blob instead, which also lets SEARCH look through all of them at once.
 """
 
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -75,7 +76,7 @@ class Bulk:
             yield body_id, self.data[start:end]
             start = end
 
-    def find(self, words: Iterable[bytes]) -> set[int]:
+    def find(self, words: Iterable[bytes | re.Pattern[bytes]]) -> set[int]:
         """Indexes of the bodies that have at least one of the words (lower case), in any case.
 
         A word across the border of two bodies counts for the second: better one too many.
@@ -83,16 +84,25 @@ class Bulk:
         lower = self.data.lower()
         found: set[int] = set()
         for word in words:
-            position = lower.find(word)
-            while position >= 0:
-                index = bisect_right(self._ends, position)
+            place = _next(word, lower, 0)
+            while place is not None:
+                index = bisect_right(self._ends, place[0])
                 if index == len(self._ends):
                     break
                 found.add(index)
-                if position + len(word) > self._ends[index] and index + 1 < len(self._ends):
+                if place[1] > self._ends[index] and index + 1 < len(self._ends):
                     found.add(index + 1)
-                position = lower.find(word, self._ends[index])
+                place = _next(word, lower, self._ends[index])
         return found
+
+
+def _next(word: bytes | re.Pattern[bytes], data: bytes, start: int) -> tuple[int, int] | None:
+    """Where the word begins and ends that comes next."""
+    if isinstance(word, re.Pattern):
+        match = word.search(data, start)
+        return None if match is None else match.span()
+    position = data.find(word, start)
+    return None if position < 0 else (position, position + len(word))
 
 
 def read_headers(driver: Driver, body_ids: Iterable[int]) -> Bulk:

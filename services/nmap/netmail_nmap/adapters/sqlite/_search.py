@@ -5,6 +5,7 @@ Each step is a read of its own, so that a long search keeps no snapshot and othe
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -142,7 +143,7 @@ def _by_bodies(found: _Search, batch: Sequence[_Row], snapshot: Snapshot) -> Non
 
 
 def _worth_a_look(
-    bulk: Bulk, batch: Sequence[_Row], words: Sequence[bytes]
+    bulk: Bulk, batch: Sequence[_Row], words: Sequence[bytes | re.Pattern[bytes]]
 ) -> Iterator[tuple[_Row, bytes]]:
     """Messages that have one of the words, or something else than ASCII; no words: all."""
     rows = _in_order_of(bulk.ids, batch)
