@@ -82,6 +82,8 @@ class Needs:
     header: bool = False
     body: bool = False
     modseq: bool = False
+    columns: bool = False
+    """Flags, dates or size."""
     header_words: tuple[bytes | re.Pattern[bytes], ...] = ()
     body_words: tuple[bytes, ...] = ()
 
@@ -103,7 +105,7 @@ def needs_of(key: SearchKey) -> Needs:
         case Date(DateField.SENT, _, _):
             return Needs(header=True)
         case _:
-            return Needs(modseq=isinstance(key, ModseqAtLeast))
+            return Needs(modseq=isinstance(key, ModseqAtLeast), columns=True)
 
 
 def _header_words(needle: str) -> tuple[bytes | re.Pattern[bytes], ...]:
@@ -128,6 +130,7 @@ def _needs_of_some(parts: list[Needs], *, keep_words: bool) -> Needs:
         header=any(part.header for part in parts),
         body=any(part.body for part in parts),
         modseq=any(part.modseq for part in parts),
+        columns=any(part.columns for part in parts),
         header_words=next((p.header_words for p in parts if p.header_words and keep_words), ()),
         body_words=next((p.body_words for p in parts if p.body_words and keep_words), ()),
     )

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import sqlalchemy as sa
 
@@ -109,7 +110,8 @@ def _by_columns(
     if uids:
         query = query.where(messages.c.uid.in_(ids_of("uids")))
     rows = query.order_by(messages.c.uid).subquery()
-    wanted = (rows.c.uid, rows.c.modseq) if exact else rows.c
+    names_of_columns = ("uid", "modseq") if exact else _columns_for(needs)
+    wanted = [rows.c[name] for name in names_of_columns]
     arrays = snapshot.connection.execute(
         sa.select(*(sa.func.json_group_array(column) for column in wanted)),
         {"uids": id_list(uids)} if uids else {},
@@ -117,10 +119,25 @@ def _by_columns(
     columns = [json.loads(array) for array in arrays]
     if exact:
         return SearchOutcome(columns[0], max(columns[1], default=0) if needs.modseq else 0)
-    found = _Search(predicate, needs, list(zip(*columns, strict=True)), [])
+    found = _Search(predicate, needs, _rows_of(names_of_columns, columns), [])
     if not needs.header and not needs.body:
         found.undecided = [candidate for candidate in found.undecided if found.decide(candidate)]
     return found
+
+
+def _columns_for(needs: Needs) -> Sequence[str]:
+    """Most searches look at the header only: then the other columns are not even read."""
+    if needs.columns or needs.body:
+        return [column.name for column in _COLUMNS]
+    return ("uid", "modseq", "body_id")
+
+
+def _rows_of(names: Sequence[str], columns: Sequence[list[int]]) -> list[_Row]:
+    """Rows; columns that were not read are 0."""
+    read = dict(zip(names, columns, strict=True))
+    size = len(columns[0])
+    ordered = (read.get(column.name) or repeat(0, size) for column in _COLUMNS)
+    return list(zip(*ordered, strict=True))
 
 
 def _by_headers(found: _Search, batch: Sequence[_Row], snapshot: Snapshot) -> None:
