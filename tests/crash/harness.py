@@ -172,7 +172,9 @@ def queue_marks(running: RunningInstallation) -> set[tuple[str, str]]:
     listed = running.netmail("queue", "list", "--json")
     pairs: set[tuple[str, str]] = set()
     for message in json.loads(listed.stdout):
-        shown = running.netmail("queue", "show", message["message"], "--json")
+        shown = running.netmail("queue", "show", message["message"], "--json", check=False)
+        if shown.returncode != 0:
+            continue  # delivered meanwhile
         match = re.search(r"X-Crash-Id: ([0-9a-f]{32})", json.loads(shown.stdout)["header"])
         if match is not None:
             pairs.update((match[1], r["address"]) for r in message["recipients"])
