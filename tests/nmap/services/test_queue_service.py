@@ -131,6 +131,18 @@ async def test_a_stream_beyond_the_limit_is_invalid(agent: Agent) -> None:
     assert response.result.outcome == pb.SUBMIT_OUTCOME_INVALID
 
 
+@pytest.mark.parametrize("kind", [pb.SubmitStreamRequest, pb.DeliverRequest])
+async def test_a_refusal_waits_for_the_rest_of_the_stream(agent: Agent, kind: type) -> None:
+    """Else the client's write fails first, and it never learns why."""
+    bad = envelope("alice@example.org")
+    bad.message_id = "short"
+    requests = parts(bad, b"x" * 2_000_000, kind)
+    call: Any = agent.submit.SubmitStream if kind is pb.SubmitStreamRequest else agent.work.Deliver
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call(requests, timeout=SOON)
+    assert error_reason(raised.value) == "INVALID_REQUEST"
+
+
 async def test_a_small_message_comes_along_with_its_lease(agent: Agent) -> None:
     sent = envelope("a@example.com")
     sent.recipients[0].notify_given = True

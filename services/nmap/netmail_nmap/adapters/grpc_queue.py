@@ -12,7 +12,12 @@ from netmail_common.logging import get_logger
 from netmail_common.metrics import counter
 
 from netmail_nmap.adapters.grpc_convert import envelope_from, envelope_to
-from netmail_nmap.adapters.grpc_uploads import abandoned_unless_done, give_up, receive
+from netmail_nmap.adapters.grpc_uploads import (
+    abandoned_unless_done,
+    answered_after_all,
+    give_up,
+    receive,
+)
 from netmail_nmap.domain.delivery import (
     DEFAULT_NOTIFY,
     DeliveryOutcome,
@@ -148,8 +153,9 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
     ) -> pb.SubmitStreamResponse:
         """Takes one message of any size; a stream without `end` stores nothing."""
         requests = aiter(request_iterator)
-        envelope = envelope_from((await _begin(requests)).envelope)
-        expansions, senders = await self._expand([envelope])
+        async with answered_after_all(requests):
+            envelope = envelope_from((await _begin(requests)).envelope)
+            expansions, senders = await self._expand([envelope])
         upload = self._mail.upload(
             limit=self._max_message_size,
             local_prefix=envelope.return_path if any(e.users for e in expansions[0]) else b"",
@@ -173,10 +179,11 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
     ) -> pb.DeliverResponse:
         """Takes a message that another NMAP agent hands over."""
         requests = aiter(request_iterator)
-        envelope = envelope_from((await _begin(requests)).envelope)
-        expansions = await self._resolver.expand(
-            [recipient.address for recipient in envelope.recipients], handed_over=True
-        )
+        async with answered_after_all(requests):
+            envelope = envelope_from((await _begin(requests)).envelope)
+            expansions = await self._resolver.expand(
+                [recipient.address for recipient in envelope.recipients], handed_over=True
+            )
         upload = self._mail.upload(limit=self._max_message_size, local_prefix=envelope.return_path)
         async with abandoned_unless_done(upload):
             await receive(upload, requests)
