@@ -145,6 +145,32 @@ def test_a_unique_id_stays_the_same_over_sessions_and_removals(
     assert all(1 <= len(unique_id) <= 70 for unique_id in before)
 
 
+def test_a_copy_within_the_mailbox_has_a_unique_id_of_its_own(
+    agents: Agents, new_user: NewUser
+) -> None:
+    user = new_user()
+    agents.deliver(user, b"Subject: x\r\n\r\nx\r\n")
+
+    async def copy() -> None:
+        stub = agents.mailboxes.for_server("mail1")
+        found = await agents.nmap.directory.find_login(user)
+        assert found is not None
+        listed = await stub.ListMailboxes(
+            mailbox_pb2.ListMailboxesRequest(user_id=found.id, name="INBOX")
+        )
+        await stub.CopyMessages(
+            mailbox_pb2.CopyMessagesRequest(
+                user_id=found.id, mailbox_id=listed.mailboxes[0].id, uids=[1], to_name="INBOX"
+            )
+        )
+
+    agents.run(copy())
+    with logged_in(agents.port("pop3"), user) as client:
+        unique_ids = [line.split()[1] for line in client.uidl()[1]]
+        client.quit()
+    assert len(set(unique_ids)) == len(unique_ids) == 2
+
+
 def test_a_message_that_imap_expunged_meanwhile_is_no_message(
     agents: Agents, new_user: NewUser
 ) -> None:

@@ -201,7 +201,11 @@ def _content(results: Sequence[Result]) -> Maildrop:
         columns = result.messages
         uids.extend(columns.uids)
         sizes.extend(columns.sizes)
-        unique_ids.extend(columns.object_ids)
+        # A copy within the mailbox has the object id of its original, but a UID of its own.
+        unique_ids.extend(
+            f"{object_id}.{uid}"
+            for object_id, uid in zip(columns.object_ids, columns.uids, strict=True)
+        )
         sets = {at for at, flags in enumerate(columns.flag_sets) if "\\Seen" in flags.split(" ")}
         seen.update(
             uid for uid, at in zip(columns.uids, columns.flag_set, strict=True) if at in sets
