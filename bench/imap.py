@@ -7,6 +7,7 @@ mailbox holds 1,000 different messages of 4 KiB a hundred times over, as files i
 import itertools
 import resource
 import socket
+import ssl
 import statistics
 import tempfile
 import time
@@ -58,12 +59,19 @@ def _configured(data: dict[str, Any]) -> None:
         listener["max_connections_per_address"] = 10_000
 
 
+_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_TLS.check_hostname = False
+_TLS.verify_mode = ssl.CERT_NONE
+
+
 class Client:
     """One connection that is driven command by command."""
 
-    def __init__(self, port: int, user: str) -> None:
+    def __init__(self, port: int, user: str, *, tls: bool = False) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 600)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = _TLS.wrap_socket(self.socket)
         self.tags = (b"t%d " % number for number in itertools.count(1))
         self.socket.recv(4096)
         self.run(f"LOGIN {user} {PASSWORD}".encode())
@@ -173,9 +181,9 @@ def _pss(ours: RunningInstallation) -> float:
     return total
 
 
-def _idle_connection(port: int, user: str) -> Client:
+def _idle_connection(port: int, user: str, *, tls: bool) -> Client:
     """A session that has logged in, selected INBOX and waits in IDLE."""
-    client = Client(port, user)
+    client = Client(port, user, tls=tls)
     client.run(b"SELECT INBOX")
     client.socket.sendall(b"x IDLE\r\n")
     if not client.socket.recv(100).startswith(b"+"):
@@ -183,7 +191,7 @@ def _idle_connection(port: int, user: str) -> Client:
     return client
 
 
-def memory(ours: RunningInstallation) -> Result:
+def memory(ours: RunningInstallation, *, tls: bool) -> Result:
     """KiB of PSS that each idle connection adds: five times 1,000 more of them.
 
     The first 1,000 are not counted, since what the start left free is used up by them.
@@ -195,7 +203,8 @@ def memory(ours: RunningInstallation) -> Result:
         before = _pss(ours)
         for _ in range(6):
             for number in range(IDLE_CONNECTIONS):
-                client = _idle_connection(ours.port(2143), f"user{number % 20}")
+                port = ours.port(2993 if tls else 2143)
+                client = _idle_connection(port, f"user{number % 20}", tls=tls)
                 stack.enter_context(closing(client))
             time.sleep(1)
             after = _pss(ours)
@@ -203,10 +212,10 @@ def memory(ours: RunningInstallation) -> Result:
             before = after
     counted = figures[1:]
     return Result(
-        "memory per idle connection, plain",
+        f"memory per idle connection, {'TLS' if tls else 'plain'}",
         "KiB PSS",
         statistics.median(counted),
-        target=100,
+        target=None if tls else 100,
         runs_ours=counted,
         note=f"{IDLE_CONNECTIONS} more connections in IDLE",
     )
@@ -223,7 +232,7 @@ def run() -> list[Result]:
         fill(ours.port(2525))
         for user in users():
             theirs.deliver(user, map(message, range(10)))
-        idle = memory(ours)
+        idle = [memory(ours, tls=tls) for tls in (False, True)]
         fill_large(ours.port(2143))
         deliver_large(theirs)
         slots = [session(user) for user in users()]
@@ -235,4 +244,4 @@ def run() -> list[Result]:
             peer=version(),
             target=1.5,
         )
-        return [sessions, *large_mailbox(ours.port(2143), theirs), idle]
+        return [sessions, *large_mailbox(ours.port(2143), theirs), *idle]

@@ -33,7 +33,7 @@ from netmail_nmap.domain.search_match import (
 
 BODY_LIMIT = 8 * 1024 * 1024
 """Octets of a body that are searched: what is behind is an attachment."""
-_HEADERS_AT_ONCE = 500
+_HEADERS_AT_ONCE = 1_000
 _BODIES_AT_ONCE = 1_000
 _OCTETS_AT_ONCE = 2 * 1024 * 1024
 _SMALL = _bodies.CHUNK
