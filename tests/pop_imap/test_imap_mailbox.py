@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from netmail_pop_imap.adapters.imap_rows import local_rows
 from netmail_pop_imap.domain.imap_mailbox import Change, Mailbox, View
+from netmail_pop_imap.protocol.imap.commands import Metadata
 from netmail_pop_imap.protocol.imap.sequence import parse_sequence_set
 
 FLAGS = ["", "\\Seen", "\\Deleted \\Seen", "$x"]
@@ -219,3 +221,14 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
+
+
+def test_flags_that_change_after_they_were_fetched_are_told_again() -> None:
+    mailbox = mailbox_of([1, 2])
+    view = view_of(mailbox)
+    mailbox.apply(Change([1, 2], [2, 2], [0, 0], ["\\Seen"]))
+    rows = local_rows(view, [(0, 0), (1, 1)], [Metadata.FLAGS])
+    assert next(rows) == b"* 1 FETCH (FLAGS (\\Seen))\r\n"
+    mailbox.apply(Change([1, 2], [3, 3], [0, 0], ["$x"]))
+    assert next(rows) == b"* 2 FETCH (FLAGS ($x))\r\n"
+    assert view.take_updates(expunge=True).flags == [(1, 1)]

@@ -272,10 +272,15 @@ def _renderer(item: Item, view: View) -> Renderer:
     if isinstance(item, Section):
         return _section(item)
     if item is Metadata.FLAGS:
-        return lambda m: b"FLAGS (%b)" % (flags_of(view, m.uid) or b"")
+        return lambda m: _flags(view, m.uid)
     if item is Metadata.MODSEQ:
         return lambda m: b"MODSEQ (%d)" % _modseq(view, m.uid)
     return _RENDERERS[item]
+
+
+def _flags(view: View, uid: int) -> bytes:
+    view.told((uid,))  # as they are now: what changes after this line is news again
+    return b"FLAGS (%b)" % (flags_of(view, uid) or b"")
 
 
 def _modseq(view: View, uid: int) -> int:

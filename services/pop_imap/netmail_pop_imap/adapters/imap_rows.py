@@ -53,6 +53,7 @@ def _block(view: View, begin: int, end: int, items: Sequence[Metadata], line: by
         elif item is Metadata.MODSEQ:
             columns.append(modseqs)
         elif item is Metadata.FLAGS:
+            view.told(uids)  # as they are now: what changes after this line is news again
             columns.append(_flags(view, uids, flag_set))
     return b"".join(map(line.__mod__, zip(*columns, strict=False)))
 

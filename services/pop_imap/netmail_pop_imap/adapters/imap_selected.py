@@ -74,8 +74,6 @@ async def fetch(connection: "ImapSession", command: c.Fetch) -> None:
             connection,
             Cached(connection.hub.cache, _cache_key(connection)),
         )
-    if c.Metadata.FLAGS in items:
-        view.told(view.uids[at] for at in span_indexes(spans))
     if found < wanted:
         raise Refused("Some messages were expunged meanwhile", "EXPUNGEISSUED")
     connection.complete("FETCH completed", expunge=command.uid)
