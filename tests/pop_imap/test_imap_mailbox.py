@@ -232,3 +232,10 @@ def test_flags_that_change_after_they_were_fetched_are_told_again() -> None:
     mailbox.apply(Change([1, 2], [3, 3], [0, 0], ["$x"]))
     assert next(rows) == b"* 2 FETCH (FLAGS ($x))\r\n"
     assert view.take_updates(expunge=True).flags == [(1, 1)]
+
+
+def test_a_message_claimed_twice_is_recent_once() -> None:
+    view = view_of(mailbox_of([1, 2, 3]))
+    view.claim_recent(2, 4)
+    view.claim_recent(3, 4)
+    assert view.recent_count() == 2

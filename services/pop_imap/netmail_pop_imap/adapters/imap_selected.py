@@ -293,7 +293,7 @@ async def copy(connection: "ImapSession", command: c.Copy) -> None:
         await connection.sync()
     if not done.source_uids and not command.uid:
         raise Refused("The messages were expunged meanwhile", "EXPUNGEISSUED")
-    connection.complete(f"{verb} completed", code, expunge=command.move or command.uid)
+    connection.complete(f"{verb} completed", code)
 
 
 async def _copy(connection: "ImapSession", command: c.Copy, uids: Sequence[int]) -> Any:

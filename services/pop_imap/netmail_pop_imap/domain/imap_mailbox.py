@@ -284,6 +284,8 @@ class View:
 
     def claim_recent(self, first: int, uid_next: int) -> None:
         r"""UIDs from `first` up to below `uid_next` are \Recent in this session."""
+        if self._recent:
+            first = max(first, self._recent[-1][1] + 1)  # what is claimed already counts once
         if first and first < uid_next:
             self._recent.append((first, uid_next - 1))
 
