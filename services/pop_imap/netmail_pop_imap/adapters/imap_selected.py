@@ -145,7 +145,9 @@ async def store(connection: "ImapSession", command: c.Store) -> None:
     expected = _expectation(command) if command.silent else None
     modified, changed = await _store(connection, request, expected)
     failed = set(modified)
-    if not command.silent:
+    gone = sum(view.mailbox.index(uid) < 0 for uid in uids)
+    # After a NO the client cannot know what was done, .SILENT or not: it is told.
+    if not command.silent or gone:
         told = [uid for uid in uids if uid not in failed]
         for number, uid in numbered(told, view):
             connection.write(flag_update(view, number, uid, modseq=connection.condstore))
@@ -154,7 +156,6 @@ async def store(connection: "ImapSession", command: c.Store) -> None:
         for number, uid in numbered(changed, view):
             connection.write(modseq_update(view, number, uid))
     await connection.drained()
-    gone = sum(view.mailbox.index(uid) < 0 for uid in uids)
     code = ""
     if modified:
         shown = modified if command.uid else [view.number(uid) for uid in sorted(modified)]
