@@ -58,6 +58,8 @@ def relay(running: RunningInstallation, source: str, sender: str, port: int = 25
 
 
 def logins(running: RunningInstallation, address: str) -> list[dict[str, Any]]:
+    """What `netmail login list` shows; waits for a Connection Manager that is just restarting."""
+    eventually(lambda: running.netmail("login", "list", check=False).returncode != 69)
     done = running.netmail("login", "list", "--address", address, "--json")
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
