@@ -22,8 +22,6 @@ _NO_CHARSETS = frozenset(
 )
 ENCODED = (b"base64", b"quoted-printable", b"=?")
 """A message in ASCII with none of these words has its ASCII text as it stands."""
-SEVEN_BIT_CHARSETS = (b"iso-2022", b"hz-gb", b"utf-7")
-"""Charsets that write other text than ASCII in ASCII."""
 
 
 def decode_charset(data: bytes, charset: str) -> str:

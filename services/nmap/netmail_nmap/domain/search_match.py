@@ -13,7 +13,6 @@ from email.utils import parsedate_tz
 from netmail_nmap.domain.errors import InvalidRequest
 from netmail_nmap.domain.message_text import (
     ENCODED,
-    SEVEN_BIT_CHARSETS,
     body_texts,
     decode_header,
     decode_value,
@@ -115,13 +114,6 @@ def _header_words(needle: str) -> tuple[bytes | re.Pattern[bytes], ...]:
         return (re.compile(rb"\s+".join(re.escape(word.encode()) for word in words)), b"=?")
     word = _longest_ascii_word(needle)
     return (word, b"=?") if word else ()
-
-
-def _body_words(needle: str) -> tuple[bytes, ...]:
-    if not needle.isascii():
-        return (*ENCODED, *SEVEN_BIT_CHARSETS)
-    word = _longest_ascii_word(needle)
-    return (word, *ENCODED) if word else ()
 
 
 def _needs_of_some(parts: list[Needs], *, keep_words: bool) -> Needs:
