@@ -1,8 +1,9 @@
 """gRPC channels of an administrator to the agents of an installation."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from netmail.connmgr.v1 import connmgr_pb2_grpc
 from netmail.nmap.v1 import directory_pb2_grpc, queue_pb2_grpc
@@ -13,7 +14,31 @@ from netmail_common.roles import Role
 
 from netmail_cli.context import find_configuration
 
-__all__ = ["Administrator", "administrator"]
+__all__ = ["Administrator", "administrator", "pages"]
+
+
+class Page(Protocol):
+    """An answer that comes a page at a time."""
+
+    next_page_token: str
+
+
+P = TypeVar("P", bound=Page)
+
+
+async def pages(call: Callable[[str], Awaitable[P]]) -> AsyncIterator[P]:
+    """Every page of a listing.
+
+    Args:
+        call: asks for the page of a token; the first one's is empty.
+    """
+    token = ""
+    while True:
+        page = await call(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
 
 
 class Administrator:

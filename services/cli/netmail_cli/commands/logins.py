@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
-from netmail_cli.admin import Administrator, administrator
+from netmail_cli.admin import Administrator, administrator, pages
 from netmail_cli.commands.users import find_user
 from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
 from netmail_cli.exit_codes import ExitCode
@@ -102,18 +102,15 @@ async def _filters(
 async def _all_logins(
     admin: Administrator, manager: str, user: pb.UserKey | None, address: bytes
 ) -> AsyncIterator[pb.Login]:
-    token = ""
-    while True:
-        answer = await admin.connection_manager(manager).ListLogins(
+    async for page in pages(
+        lambda token: admin.connection_manager(manager).ListLogins(
             pb.ListLoginsRequest(
                 user=user, client_address=address, page_size=_PAGE, page_token=token
             )
         )
-        for login in answer.logins:
+    ):
+        for login in page.logins:
             yield login
-        token = answer.next_page_token
-        if not token:
-            return
 
 
 def _record(manager: str, login: pb.Login) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 from netmail.nmap.v1 import queue_pb2 as pb
 from netmail_common.config import MessagingServerConfig
 
-from netmail_cli.admin import Administrator, administrator
+from netmail_cli.admin import Administrator, administrator, pages
 from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
 from netmail_cli.exit_codes import ExitCode
 
@@ -238,16 +238,13 @@ def _servers(admin: Administrator, name: str | None) -> Sequence[MessagingServer
 async def _messages(
     admin: Administrator, server: MessagingServerConfig, query: pb.QueueFilter
 ) -> AsyncIterator[pb.QueueMessage]:
-    token = ""
-    while True:
-        answer = await admin.queue(server).ListQueue(
+    async for page in pages(
+        lambda token: admin.queue(server).ListQueue(
             pb.ListQueueRequest(filter=query, page_size=_PAGE, page_token=token)
         )
-        for message in answer.messages:
+    ):
+        for message in page.messages:
             yield message
-        token = answer.next_page_token
-        if not token:
-            return
 
 
 async def _get(

@@ -11,7 +11,7 @@ import typer
 from netmail.nmap.v1 import directory_pb2 as pb
 from netmail_common.config import MessagingServerConfig
 
-from netmail_cli.admin import Administrator, administrator
+from netmail_cli.admin import Administrator, administrator, pages
 from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
 from netmail_cli.exit_codes import ExitCode
 
@@ -417,16 +417,13 @@ async def _get_user(
 async def _all_users(
     admin: Administrator, server: MessagingServerConfig, context: str
 ) -> AsyncIterator[pb.User]:
-    token = ""
-    while True:
-        answer = await admin.directory(server).ListUsers(
+    async for page in pages(
+        lambda token: admin.directory(server).ListUsers(
             pb.ListUsersRequest(context=context, page_size=_PAGE, page_token=token)
         )
-        for user in answer.users:
+    ):
+        for user in page.users:
             yield user
-        token = answer.next_page_token
-        if not token:
-            return
 
 
 def _contexts(admin: Administrator) -> dict[str, MessagingServerConfig]:
