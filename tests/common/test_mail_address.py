@@ -53,6 +53,7 @@ def test_a_mailbox_of_rfc_5321_parses(text: str, local: str, domain: str) -> Non
         ".a@example.org",
         "a.@example.org",
         "a..b@example.org",
+        "$\u037e@example.org",  # a semicolon, once normalized
         "a b@example.org",
         " a@example.org",
         "a@example.org ",

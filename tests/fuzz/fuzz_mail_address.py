@@ -26,6 +26,7 @@ def seeds() -> Iterable[bytes]:
     yield "zoe\u0308@ｅxample.org".encode()  # noqa: RUF001 - that is the point
     yield "Straße\u0130@example.org".encode()
     yield "\ufb01\u0345@example.org".encode()
+    yield "\u037e\u1fef\u212a@example.org".encode()
     yield b"@a,@b:c@d"
     yield b'"@"@a'
     yield b"a@b@c"

@@ -88,8 +88,10 @@ def parse_mail_address(text: str) -> MailAddress:
     else:
         at = text.find("@")
         local, rest = (text, "") if at < 0 else (text[:at], text[at:])
-        if _DOT_STRING.fullmatch(local) is None:
-            raise AddressError("the local part is empty or has a character it may not")
+        # Normalized too: U+037E becomes a semicolon.
+        for spelling in (local, unicodedata.normalize("NFC", local)):
+            if _DOT_STRING.fullmatch(spelling) is None:
+                raise AddressError("the local part is empty or has a character it may not")
     if not rest.startswith("@"):
         raise AddressError("no @ behind the local part")
     return MailAddress(_check_local(local), parse_domain(rest[1:]))
