@@ -40,15 +40,25 @@ def test_each_role_may_call_what_the_design_says() -> None:
 
     assert may_call(Role.NMAP) == {"RevokeLogins"}
     assert may_call(Role.DELIVER) == {"Lease", "ReadMessage", "Report", "Deliver"}
-    assert may_call(Role.CONNMGR) == set()
+    assert may_call(Role.CONNMGR) == {
+        "RegisterLogin",
+        "CheckSender",
+        "CheckConnection",
+        "ReportEvent",
+        "RevokeLogins",
+    }
     assert may_call(Role.POP_IMAP) == {
         "RegisterLogin",
+        "CheckConnection",
+        "ReportEvent",
         "WatchLogins",
         "Authenticate",
         "ListContexts",
     }
     assert may_call(Role.SMTP) == {
         "CheckSender",
+        "CheckConnection",
+        "ReportEvent",
         "WatchLogins",
         "Authenticate",
         "Resolve",

@@ -15,7 +15,7 @@ from netmail_common.certificates import Identity
 from netmail_common.config import Installation, parse_config
 from netmail_common.grpc_client import Channel
 from netmail_common.roles import Role
-from netmail_connmgr.app import connection_manager
+from netmail_connmgr.app.manager import connection_manager
 from netmail_nmap.adapters.revocations import managers_that_know_us
 from netmail_nmap.app import Running, nmap_agent
 

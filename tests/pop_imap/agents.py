@@ -15,7 +15,7 @@ from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.config import Installation, PopImapConfig, parse_config
 from netmail_common.nmap import MailboxClients, NmapChannels
 from netmail_common.roles import Role
-from netmail_connmgr.app import connection_manager
+from netmail_connmgr.app.manager import connection_manager
 from netmail_nmap.app import Running, nmap_agent
 from netmail_pop_imap.app import PopImapAgent
 

@@ -18,7 +18,7 @@ from netmail_common.connmgr import ConnectionManagerClient, UserKey
 from netmail_common.grpc_client import Channel
 from netmail_common.nmap import AuthenticatedUser
 from netmail_common.roles import Role
-from netmail_connmgr.app import connection_manager
+from netmail_connmgr.app.manager import connection_manager
 from netmail_pop_imap.adapters.logins import Agent, LoginRegistrar, boot_time
 from netmail_pop_imap.domain.session import Ending
 from netmail_pop_imap.protocol.errors import LoginRevoked

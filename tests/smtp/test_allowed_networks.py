@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 from netmail_common.config import ConfigError, parse_config
 from netmail_common.networks import AddressRules
+from netmail_common.shared_networks import SharedNetworkError, is_within, read_trusted_networks
 from netmail_smtp.app.serve import check_config
-from netmail_smtp.domain.allowed_networks import (
-    SharedNetworkError,
-    is_within,
-    read_allowed_networks,
-)
 
 KUBERNETES = AddressRules(
     private_ranges_shared=True,
@@ -28,12 +24,14 @@ KUBERNETES = AddressRules(
 )  # fmt: skip
 def test_a_shared_network_is_refused(network: str) -> None:
     with pytest.raises(SharedNetworkError, match=network):
-        read_allowed_networks([network], AddressRules())
+        read_trusted_networks([network], AddressRules(), "allowed_networks")
 
 
 @pytest.mark.parametrize("network", ["192.0.2.0/24", "10.0.0.0/8", "2001:db8::/32"])
 def test_other_networks_are_read(network: str) -> None:
-    assert read_allowed_networks([network], AddressRules()) == (ip_network(network),)
+    assert read_trusted_networks([network], AddressRules(), "allowed_networks") == (
+        ip_network(network),
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +50,7 @@ def test_where_private_ranges_are_shared_only_granting_ones_pass(
     network: str, allowed: bool
 ) -> None:
     try:
-        read_allowed_networks([network], KUBERNETES)
+        read_trusted_networks([network], KUBERNETES, "allowed_networks")
         passed = True
     except SharedNetworkError:
         passed = False
@@ -60,7 +58,9 @@ def test_where_private_ranges_are_shared_only_granting_ones_pass(
 
 
 def test_an_address_is_looked_for_in_its_own_family() -> None:
-    networks = read_allowed_networks(["192.0.2.0/24", "2001:db8::/32"], AddressRules())
+    networks = read_trusted_networks(
+        ["192.0.2.0/24", "2001:db8::/32"], AddressRules(), "allowed_networks"
+    )
     assert is_within(ip_address("192.0.2.9"), networks)
     assert is_within(ip_address("2001:db8::9"), networks)
     assert not is_within(ip_address("::ffff:192.0.2.9"), networks)

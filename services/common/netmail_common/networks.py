@@ -15,7 +15,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from netmail_common.config import ConnectionManagerConfig, Installation
 
-__all__ = ["Address", "AddressRules", "Located", "NetworkMap", "Standing", "network_of"]
+__all__ = [
+    "Address",
+    "AddressRules",
+    "Located",
+    "Network",
+    "NetworkMap",
+    "Standing",
+    "network_of",
+]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

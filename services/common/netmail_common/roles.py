@@ -25,11 +25,13 @@ _QUEUE = "netmail.nmap.v1.QueueService"
 
 _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
     _CONNMGR: {
-        (Role.POP_IMAP,): "RegisterLogin",
-        (Role.SMTP,): "CheckSender",
+        # Role connmgr: the processes of a Connection Manager that serve its front ends.
+        (Role.POP_IMAP, Role.CONNMGR): "RegisterLogin",
+        (Role.SMTP, Role.CONNMGR): "CheckSender",
         (Role.SMTP, Role.POP_IMAP): "WatchLogins",
-        (Role.NMAP,): "RevokeLogins",
-        (): "ListLogins",
+        (Role.SMTP, Role.POP_IMAP, Role.CONNMGR): "CheckConnection ReportEvent",
+        (Role.NMAP, Role.CONNMGR): "RevokeLogins",
+        (): "ListLogins ForgetFailures QueryAudit",
     },
     _DIRECTORY: {
         (Role.SMTP, Role.POP_IMAP): "Authenticate ListContexts",

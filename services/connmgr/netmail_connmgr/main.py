@@ -6,7 +6,7 @@ from netmail_common.command_line import AgentArguments, agent_parser, run_from_c
 from netmail_common.config import Installation
 from netmail_common.lifecycle import Lifecycle
 
-from netmail_connmgr.app import run
+from netmail_connmgr.app.manager import run
 
 
 async def _main(

@@ -29,6 +29,9 @@ class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.Val
     PROTOCOL_POP3: _Protocol.ValueType  # 1
     PROTOCOL_IMAP: _Protocol.ValueType  # 2
     PROTOCOL_LEGACY_UDP: _Protocol.ValueType  # 3
+    PROTOCOL_WHOSON: _Protocol.ValueType  # 4
+    PROTOCOL_AUTH_POLICY: _Protocol.ValueType  # 5
+    """Reported by another server's authentication policy; which of both it was is not always known."""
 
 class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper): ...
 
@@ -36,6 +39,9 @@ PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
 PROTOCOL_POP3: Protocol.ValueType  # 1
 PROTOCOL_IMAP: Protocol.ValueType  # 2
 PROTOCOL_LEGACY_UDP: Protocol.ValueType  # 3
+PROTOCOL_WHOSON: Protocol.ValueType  # 4
+PROTOCOL_AUTH_POLICY: Protocol.ValueType  # 5
+"""Reported by another server's authentication policy; which of both it was is not always known."""
 Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
 
 class _RegisterOutcome:
@@ -132,6 +138,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_SENDER_NOT_OWNED: _Reason.ValueType  # 6
     REASON_SENDER_OF_OTHER_USER: _Reason.ValueType  # 7
     REASON_NO_USER: _Reason.ValueType  # 8
+    REASON_LISTED: _Reason.ValueType  # 9
+    """The address is in the list of those that always may."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
 
@@ -144,6 +152,8 @@ REASON_NEVER_GRANTS: Reason.ValueType  # 5
 REASON_SENDER_NOT_OWNED: Reason.ValueType  # 6
 REASON_SENDER_OF_OTHER_USER: Reason.ValueType  # 7
 REASON_NO_USER: Reason.ValueType  # 8
+REASON_LISTED: Reason.ValueType  # 9
+"""The address is in the list of those that always may."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _WatchMode:
@@ -170,6 +180,47 @@ WATCH_MODE_FULL: WatchMode.ValueType  # 2
 WATCH_MODE_HELD: WatchMode.ValueType  # 3
 """Changes of held networks only, and every revocation."""
 Global___WatchMode: _TypeAlias = WatchMode  # noqa: Y015
+
+class _Service:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ServiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Service.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SERVICE_UNSPECIFIED: _Service.ValueType  # 0
+    SERVICE_SMTP: _Service.ValueType  # 1
+    SERVICE_SUBMISSION: _Service.ValueType  # 2
+    SERVICE_POP3: _Service.ValueType  # 3
+    SERVICE_IMAP: _Service.ValueType  # 4
+
+class Service(_Service, metaclass=_ServiceEnumTypeWrapper):
+    """Where a client wants in."""
+
+SERVICE_UNSPECIFIED: Service.ValueType  # 0
+SERVICE_SMTP: Service.ValueType  # 1
+SERVICE_SUBMISSION: Service.ValueType  # 2
+SERVICE_POP3: Service.ValueType  # 3
+SERVICE_IMAP: Service.ValueType  # 4
+Global___Service: _TypeAlias = Service  # noqa: Y015
+
+class _ConnectionVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConnectionVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConnectionVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONNECTION_VERDICT_UNSPECIFIED: _ConnectionVerdict.ValueType  # 0
+    CONNECTION_VERDICT_ALLOWED: _ConnectionVerdict.ValueType  # 1
+    CONNECTION_VERDICT_DENY_TEMPORARY: _ConnectionVerdict.ValueType  # 2
+    CONNECTION_VERDICT_DENY_PERMANENT: _ConnectionVerdict.ValueType  # 3
+
+class ConnectionVerdict(_ConnectionVerdict, metaclass=_ConnectionVerdictEnumTypeWrapper): ...
+
+CONNECTION_VERDICT_UNSPECIFIED: ConnectionVerdict.ValueType  # 0
+CONNECTION_VERDICT_ALLOWED: ConnectionVerdict.ValueType  # 1
+CONNECTION_VERDICT_DENY_TEMPORARY: ConnectionVerdict.ValueType  # 2
+CONNECTION_VERDICT_DENY_PERMANENT: ConnectionVerdict.ValueType  # 3
+Global___ConnectionVerdict: _TypeAlias = ConnectionVerdict  # noqa: Y015
 
 @_typing.final
 class UserKey(_message.Message):
@@ -413,16 +464,20 @@ class CheckSenderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    explain: _builtins.bool
+    """Fills SenderDecision.explanation. Roles: admin."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SenderCheck]: ...
     def __init__(
         self,
         *,
         items: _abc.Iterable[Global___SenderCheck] | None = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explain", b"explain", "items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,6 +496,7 @@ class SenderDecision(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     USER_COUNT_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     reason: Global___Reason.ValueType
     remaining_seconds: _builtins.int
@@ -458,6 +514,10 @@ class SenderDecision(_message.Message):
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserKey]:
         """Users with a live login on the network, newest first, for the audit log; at most 100."""
 
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For people: which rules were looked at and what each said, in order; if asked for."""
+
     def __init__(
         self,
         *,
@@ -470,10 +530,11 @@ class SenderDecision(_message.Message):
         protocol: Global___Protocol.ValueType = ...,
         session_id: _builtins.str = ...,
         user_count: _builtins.int = ...,
+        explanation: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "protocol", b"protocol", "reason", b"reason", "refused_sender", b"refused_sender", "remaining_seconds", b"remaining_seconds", "session_id", b"session_id", "user", b"user", "user_count", b"user_count", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "explanation", b"explanation", "protocol", b"protocol", "reason", b"reason", "refused_sender", b"refused_sender", "remaining_seconds", b"remaining_seconds", "session_id", b"session_id", "user", b"user", "user_count", b"user_count", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,25 +569,81 @@ class WatchLoginsRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     nonce: _builtins.int
     """Returned by a heartbeat; the watcher counts its staleness from the sending."""
     @_builtins.property
     def start(self) -> Global___WatchStart: ...
+    @_builtins.property
+    def hold(self) -> Global___HoldNetworks:
+        """HELD: networks that the watcher wants, or wants no longer."""
+
     def __init__(
         self,
         *,
         start: Global___WatchStart | None = ...,
         nonce: _builtins.int = ...,
+        hold: Global___HoldNetworks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "request", b"request", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "nonce", b"nonce", "request", b"request", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "request", b"request", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "nonce", b"nonce", "request", b"request", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "nonce"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "nonce", "hold"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
 Global___WatchLoginsRequest: _TypeAlias = WatchLoginsRequest  # noqa: Y015
+
+@_typing.final
+class HoldNetworks(_message.Message):
+    """Networks by an address of each, 4 or 16 octets; at most 1000 each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        add: _abc.Iterable[_builtins.bytes] | None = ...,
+        remove: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldNetworks: _TypeAlias = HoldNetworks  # noqa: Y015
+
+@_typing.final
+class HeldNetworks(_message.Message):
+    """Answers HoldNetworks.add: every live login of these networks came in the changes before, and
+    their changes follow.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldNetworks: _TypeAlias = HeldNetworks  # noqa: Y015
 
 @_typing.final
 class WatchStart(_message.Message):
@@ -563,6 +680,8 @@ class WatchLoginsResponse(_message.Message):
     REVOCATION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_END_FIELD_NUMBER: _builtins.int
+    SUSPICIONS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     @_builtins.property
@@ -575,6 +694,10 @@ class WatchLoginsResponse(_message.Message):
     def changes(self) -> Global___LoginChanges: ...
     @_builtins.property
     def snapshot_end(self) -> Global___SnapshotEnd: ...
+    @_builtins.property
+    def suspicions(self) -> Global___SuspicionChanges: ...
+    @_builtins.property
+    def held(self) -> Global___HeldNetworks: ...
     def __init__(
         self,
         *,
@@ -583,13 +706,15 @@ class WatchLoginsResponse(_message.Message):
         revocation: Global___Revocation | None = ...,
         changes: Global___LoginChanges | None = ...,
         snapshot_end: Global___SnapshotEnd | None = ...,
+        suspicions: Global___SuspicionChanges | None = ...,
+        held: Global___HeldNetworks | None = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "revocation", b"revocation", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "heartbeat", b"heartbeat", "held", b"held", "hello", b"hello", "revocation", b"revocation", "snapshot_end", b"snapshot_end", "suspicions", b"suspicions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "revision", b"revision", "revocation", b"revocation", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "event", b"event", "heartbeat", b"heartbeat", "held", b"held", "hello", b"hello", "revision", b"revision", "revocation", b"revocation", "snapshot_end", b"snapshot_end", "suspicions", b"suspicions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "revocation", "changes", "snapshot_end"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "revocation", "changes", "snapshot_end", "suspicions", "held"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -606,24 +731,97 @@ class WatchHello(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     LOGIN_LIFETIME_SECONDS_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
+    CHECK_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    MAX_USERS_PER_NETWORK_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     login_lifetime_seconds: _builtins.int
     resumed: _builtins.bool
     """True when the changes since the watcher's revision follow instead of a snapshot."""
+    check_connections: _builtins.bool
+    """True: lists, DNSBL or reverse DNS are on, so every connection is to be checked. False: only
+    those that a suspicion is about.
+    """
+    max_users_per_network: _builtins.int
+    """Users on one network, beyond which its sender binding is strict."""
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         login_lifetime_seconds: _builtins.int = ...,
         resumed: _builtins.bool = ...,
+        check_connections: _builtins.bool = ...,
+        max_users_per_network: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "resumed", b"resumed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "max_users_per_network", b"max_users_per_network", "resumed", b"resumed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchHello: _TypeAlias = WatchHello  # noqa: Y015
+
+@_typing.final
+class SuspicionChanges(_message.Message):
+    """Whom to ask about before a login is tried. Every stream begins with all of them; complete marks
+    the end of that.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    EVERYBODY_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    everybody: _builtins.bool
+    """Too many to be told: ask about everybody."""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspicion]: ...
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspicion]: ...
+    def __init__(
+        self,
+        *,
+        added: _abc.Iterable[Global___Suspicion] | None = ...,
+        removed: _abc.Iterable[Global___Suspicion] | None = ...,
+        complete: _builtins.bool = ...,
+        everybody: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "complete", b"complete", "everybody", b"everybody", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspicionChanges: _TypeAlias = SuspicionChanges  # noqa: Y015
+
+@_typing.final
+class Suspicion(_message.Message):
+    """About a user, or about a network; exactly one is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
+    network: _builtins.bytes
+    prefix_length: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___UserKey: ...
+    def __init__(
+        self,
+        *,
+        user: Global___UserKey | None = ...,
+        network: _builtins.bytes = ...,
+        prefix_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "prefix_length", b"prefix_length", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspicion: _TypeAlias = Suspicion  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -917,3 +1115,442 @@ class RevokeLoginsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeLoginsResponse: _TypeAlias = RevokeLoginsResponse  # noqa: Y015
+
+@_typing.final
+class ConnectionCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    TYPED_NAME_FIELD_NUMBER: _builtins.int
+    client_address: _builtins.bytes
+    service: Global___Service.ValueType
+    messaging_server: _builtins.str
+    listener: _builtins.str
+    """Name of the listener: behind a shared network failures are counted by user and listener."""
+    agent: _builtins.str
+    typed_name: _builtins.str
+    """The name as it was typed, when no user of that name exists."""
+    @_builtins.property
+    def user(self) -> Global___UserKey:
+        """Set: a login of this user is about to be judged. Unset: a connection has come."""
+
+    def __init__(
+        self,
+        *,
+        client_address: _builtins.bytes = ...,
+        service: Global___Service.ValueType = ...,
+        messaging_server: _builtins.str = ...,
+        listener: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        user: Global___UserKey | None = ...,
+        typed_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "client_address", b"client_address", "listener", b"listener", "messaging_server", b"messaging_server", "service", b"service", "typed_name", b"typed_name", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionCheck: _TypeAlias = ConnectionCheck  # noqa: Y015
+
+@_typing.final
+class CheckConnectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionCheck]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___ConnectionCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionRequest: _TypeAlias = CheckConnectionRequest  # noqa: Y015
+
+@_typing.final
+class ConnectionDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    REQUIRE_AUTH_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    DENY_SECONDS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    verdict: Global___ConnectionVerdict.ValueType
+    comment: _builtins.str
+    """For the client, in one line of printable ASCII; may be empty."""
+    require_auth: _builtins.bool
+    """The client must authenticate, or be known by a login, before it sends anything."""
+    delay_ms: _builtins.int
+    """ALLOWED: how long to wait before a login is answered."""
+    deny_seconds: _builtins.int
+    """DENY_TEMPORARY: how long it stays so, about."""
+    rule: _builtins.str
+    """Which rule: list, dnsbl, reverse_dns, guessing. For the log."""
+    def __init__(
+        self,
+        *,
+        verdict: Global___ConnectionVerdict.ValueType = ...,
+        comment: _builtins.str = ...,
+        require_auth: _builtins.bool = ...,
+        delay_ms: _builtins.int = ...,
+        deny_seconds: _builtins.int = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "delay_ms", b"delay_ms", "deny_seconds", b"deny_seconds", "require_auth", b"require_auth", "rule", b"rule", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionDecision: _TypeAlias = ConnectionDecision  # noqa: Y015
+
+@_typing.final
+class CheckConnectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionDecision]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ConnectionDecision] | None = ...,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionResponse: _TypeAlias = CheckConnectionResponse  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    TYPED_NAME_FIELD_NUMBER: _builtins.int
+    LOGIN_FAILED_FIELD_NUMBER: _builtins.int
+    LOGIN_SUCCEEDED_FIELD_NUMBER: _builtins.int
+    RELAY_WANTED_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """One id per event; a retried one repeats it and counts once."""
+    client_address: _builtins.bytes
+    service: Global___Service.ValueType
+    messaging_server: _builtins.str
+    listener: _builtins.str
+    agent: _builtins.str
+    typed_name: _builtins.str
+    @_builtins.property
+    def user(self) -> Global___UserKey:
+        """Unset if no user of that name exists."""
+
+    @_builtins.property
+    def login_failed(self) -> Global___LoginFailed: ...
+    @_builtins.property
+    def login_succeeded(self) -> Global___LoginSucceeded: ...
+    @_builtins.property
+    def relay_wanted(self) -> Global___RelayWanted: ...
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        client_address: _builtins.bytes = ...,
+        service: Global___Service.ValueType = ...,
+        messaging_server: _builtins.str = ...,
+        listener: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        user: Global___UserKey | None = ...,
+        typed_name: _builtins.str = ...,
+        login_failed: Global___LoginFailed | None = ...,
+        login_succeeded: Global___LoginSucceeded | None = ...,
+        relay_wanted: Global___RelayWanted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "login_failed", b"login_failed", "login_succeeded", b"login_succeeded", "relay_wanted", b"relay_wanted", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "client_address", b"client_address", "event", b"event", "event_id", b"event_id", "listener", b"listener", "login_failed", b"login_failed", "login_succeeded", b"login_succeeded", "messaging_server", b"messaging_server", "relay_wanted", b"relay_wanted", "service", b"service", "typed_name", b"typed_name", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["login_failed", "login_succeeded", "relay_wanted"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class LoginFailed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginFailed: _TypeAlias = LoginFailed  # noqa: Y015
+
+@_typing.final
+class LoginSucceeded(_message.Message):
+    """POP3 and IMAP logins need no such event: RegisterLogin tells of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginSucceeded: _TypeAlias = LoginSucceeded  # noqa: Y015
+
+@_typing.final
+class RelayWanted(_message.Message):
+    """A known sender wants to relay to so many recipients. It is counted if it is accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHENTICATED_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    authenticated: _builtins.bool
+    """True: by SMTP AUTH. False: by a login known to the Connection Manager."""
+    recipients: _builtins.int
+    messages: _builtins.int
+    session_id: _builtins.str
+    """Of the login that vouches: SenderDecision.session_id."""
+    def __init__(
+        self,
+        *,
+        authenticated: _builtins.bool = ...,
+        recipients: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated", b"authenticated", "messages", b"messages", "recipients", b"recipients", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayWanted: _TypeAlias = RelayWanted  # noqa: Y015
+
+@_typing.final
+class ReportEventRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportEventRequest: _TypeAlias = ReportEventRequest  # noqa: Y015
+
+@_typing.final
+class EventResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.bool
+    """False for RelayWanted: over the rate, nothing was counted."""
+    retry_after_seconds: _builtins.int
+    rate: _builtins.str
+    """Which rate: user, network, login. For the log."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.bool = ...,
+        retry_after_seconds: _builtins.int = ...,
+        rate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "rate", b"rate", "retry_after_seconds", b"retry_after_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventResult: _TypeAlias = EventResult  # noqa: Y015
+
+@_typing.final
+class ReportEventResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventResult]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___EventResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportEventResponse: _TypeAlias = ReportEventResponse  # noqa: Y015
+
+@_typing.final
+class ForgetFailuresRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    client_address: _builtins.bytes
+    @_builtins.property
+    def user(self) -> Global___UserKey:
+        """At least one of user and client_address."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___UserKey | None = ...,
+        client_address: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetFailuresRequest: _TypeAlias = ForgetFailuresRequest  # noqa: Y015
+
+@_typing.final
+class ForgetFailuresResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    forgotten: _builtins.int
+    """Counters that were not zero."""
+    def __init__(
+        self,
+        *,
+        forgotten: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forgotten", b"forgotten"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetFailuresResponse: _TypeAlias = ForgetFailuresResponse  # noqa: Y015
+
+@_typing.final
+class QueryAuditRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    WITHIN_SECONDS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    client_address: _builtins.bytes
+    within_seconds: _builtins.int
+    """How far to look back; 0: as far as there is."""
+    limit: _builtins.int
+    """The newest that many; 0: all."""
+    @_builtins.property
+    def user(self) -> Global___UserKey:
+        """At least one of user and client_address."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___UserKey | None = ...,
+        client_address: _builtins.bytes = ...,
+        within_seconds: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "limit", b"limit", "user", b"user", "within_seconds", b"within_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryAuditRequest: _TypeAlias = QueryAuditRequest  # noqa: Y015
+
+@_typing.final
+class QueryAuditResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___AuditRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryAuditResponse: _TypeAlias = QueryAuditResponse  # noqa: Y015
+
+@_typing.final
+class AuditRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    time: _builtins.str
+    """RFC 3339, UTC; for people. Nothing is decided by it."""
+    kind: _builtins.str
+    """login, relay, revocation, denial, rate."""
+    json: _builtins.str
+    """The whole record as it stands in the log, one line of JSON."""
+    def __init__(
+        self,
+        *,
+        time: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "kind", b"kind", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditRecord: _TypeAlias = AuditRecord  # noqa: Y015

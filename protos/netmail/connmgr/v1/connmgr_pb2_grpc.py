@@ -51,6 +51,16 @@ class ConnectionManagerServiceStub:
                 request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.WatchLoginsRequest.SerializeToString,
                 response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.WatchLoginsResponse.FromString,
                 _registered_method=True)
+        self.CheckConnection = channel.unary_unary(
+                '/netmail.connmgr.v1.ConnectionManagerService/CheckConnection',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.CheckConnectionRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.CheckConnectionResponse.FromString,
+                _registered_method=True)
+        self.ReportEvent = channel.unary_unary(
+                '/netmail.connmgr.v1.ConnectionManagerService/ReportEvent',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportEventRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportEventResponse.FromString,
+                _registered_method=True)
         self.ListLogins = channel.unary_unary(
                 '/netmail.connmgr.v1.ConnectionManagerService/ListLogins',
                 request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ListLoginsRequest.SerializeToString,
@@ -60,6 +70,16 @@ class ConnectionManagerServiceStub:
                 '/netmail.connmgr.v1.ConnectionManagerService/RevokeLogins',
                 request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.RevokeLoginsRequest.SerializeToString,
                 response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.RevokeLoginsResponse.FromString,
+                _registered_method=True)
+        self.ForgetFailures = channel.unary_unary(
+                '/netmail.connmgr.v1.ConnectionManagerService/ForgetFailures',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ForgetFailuresRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ForgetFailuresResponse.FromString,
+                _registered_method=True)
+        self.QueryAudit = channel.unary_stream(
+                '/netmail.connmgr.v1.ConnectionManagerService/QueryAudit',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditResponse.FromString,
                 _registered_method=True)
 
 
@@ -91,6 +111,22 @@ class ConnectionManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckConnection(self, request, context):
+        """Says whether a client may connect or try to log in. Each item is answered by the result of the
+        same index. Roles: smtp, pop_imap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportEvent(self, request, context):
+        """Reports logins that failed or succeeded, and mail that known senders want to relay. Each item
+        is answered by the result of the same index. Roles: smtp, pop_imap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLogins(self, request, context):
         """Lists live logins, a page at a time. Roles: admin.
         """
@@ -101,6 +137,20 @@ class ConnectionManagerServiceServicer:
     def RevokeLogins(self, request, context):
         """Ends logins by user, by address, or both, and leaves a mark against late registrations.
         Roles: nmap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetFailures(self, request, context):
+        """Forgets failed logins of a user, an address, or both. Roles: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryAudit(self, request, context):
+        """Streams what the audit log says about a user or an address, oldest first. Roles: admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,6 +174,16 @@ def add_ConnectionManagerServiceServicer_to_server(servicer, server):
                     request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.WatchLoginsRequest.FromString,
                     response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.WatchLoginsResponse.SerializeToString,
             ),
+            'CheckConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckConnection,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.CheckConnectionRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.CheckConnectionResponse.SerializeToString,
+            ),
+            'ReportEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportEvent,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportEventRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportEventResponse.SerializeToString,
+            ),
             'ListLogins': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLogins,
                     request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ListLoginsRequest.FromString,
@@ -133,6 +193,16 @@ def add_ConnectionManagerServiceServicer_to_server(servicer, server):
                     servicer.RevokeLogins,
                     request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.RevokeLoginsRequest.FromString,
                     response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.RevokeLoginsResponse.SerializeToString,
+            ),
+            'ForgetFailures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetFailures,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ForgetFailuresRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ForgetFailuresResponse.SerializeToString,
+            ),
+            'QueryAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.QueryAudit,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +299,60 @@ class ConnectionManagerService:
             _registered_method=True)
 
     @staticmethod
+    def CheckConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/CheckConnection',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.CheckConnectionRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.CheckConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/ReportEvent',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportEventRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListLogins(request,
             target,
             options=(),
@@ -272,6 +396,60 @@ class ConnectionManagerService:
             '/netmail.connmgr.v1.ConnectionManagerService/RevokeLogins',
             netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.RevokeLoginsRequest.SerializeToString,
             netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.RevokeLoginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetFailures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/ForgetFailures',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ForgetFailuresRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ForgetFailuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/QueryAudit',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

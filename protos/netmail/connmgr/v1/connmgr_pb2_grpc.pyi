@@ -45,12 +45,24 @@ class ConnectionManagerServiceStub:
     """
     WatchLogins: _grpc.StreamStreamMultiCallable[_connmgr_pb2.WatchLoginsRequest, _connmgr_pb2.WatchLoginsResponse]
     """Streams the table's instance id, changes and revocations. Roles: smtp, pop_imap."""
+    CheckConnection: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.CheckConnectionRequest, _connmgr_pb2.CheckConnectionResponse]
+    """Says whether a client may connect or try to log in. Each item is answered by the result of the
+    same index. Roles: smtp, pop_imap.
+    """
+    ReportEvent: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.ReportEventRequest, _connmgr_pb2.ReportEventResponse]
+    """Reports logins that failed or succeeded, and mail that known senders want to relay. Each item
+    is answered by the result of the same index. Roles: smtp, pop_imap.
+    """
     ListLogins: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.ListLoginsRequest, _connmgr_pb2.ListLoginsResponse]
     """Lists live logins, a page at a time. Roles: admin."""
     RevokeLogins: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.RevokeLoginsRequest, _connmgr_pb2.RevokeLoginsResponse]
     """Ends logins by user, by address, or both, and leaves a mark against late registrations.
     Roles: nmap.
     """
+    ForgetFailures: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.ForgetFailuresRequest, _connmgr_pb2.ForgetFailuresResponse]
+    """Forgets failed logins of a user, an address, or both. Roles: admin."""
+    QueryAudit: _grpc.UnaryStreamMultiCallable[_connmgr_pb2.QueryAuditRequest, _connmgr_pb2.QueryAuditResponse]
+    """Streams what the audit log says about a user or an address, oldest first. Roles: admin."""
 
 @_typing.type_check_only
 class ConnectionManagerServiceAsyncStub(ConnectionManagerServiceStub):
@@ -69,12 +81,24 @@ class ConnectionManagerServiceAsyncStub(ConnectionManagerServiceStub):
     """
     WatchLogins: _aio.StreamStreamMultiCallable[_connmgr_pb2.WatchLoginsRequest, _connmgr_pb2.WatchLoginsResponse]  # type: ignore[assignment]
     """Streams the table's instance id, changes and revocations. Roles: smtp, pop_imap."""
+    CheckConnection: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.CheckConnectionRequest, _connmgr_pb2.CheckConnectionResponse]  # type: ignore[assignment]
+    """Says whether a client may connect or try to log in. Each item is answered by the result of the
+    same index. Roles: smtp, pop_imap.
+    """
+    ReportEvent: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.ReportEventRequest, _connmgr_pb2.ReportEventResponse]  # type: ignore[assignment]
+    """Reports logins that failed or succeeded, and mail that known senders want to relay. Each item
+    is answered by the result of the same index. Roles: smtp, pop_imap.
+    """
     ListLogins: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.ListLoginsRequest, _connmgr_pb2.ListLoginsResponse]  # type: ignore[assignment]
     """Lists live logins, a page at a time. Roles: admin."""
     RevokeLogins: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.RevokeLoginsRequest, _connmgr_pb2.RevokeLoginsResponse]  # type: ignore[assignment]
     """Ends logins by user, by address, or both, and leaves a mark against late registrations.
     Roles: nmap.
     """
+    ForgetFailures: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.ForgetFailuresRequest, _connmgr_pb2.ForgetFailuresResponse]  # type: ignore[assignment]
+    """Forgets failed logins of a user, an address, or both. Roles: admin."""
+    QueryAudit: _aio.UnaryStreamMultiCallable[_connmgr_pb2.QueryAuditRequest, _connmgr_pb2.QueryAuditResponse]  # type: ignore[assignment]
+    """Streams what the audit log says about a user or an address, oldest first. Roles: admin."""
 
 class ConnectionManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lifetimes and ages travel as durations in seconds, never as wall-clock times.
@@ -110,6 +134,26 @@ class ConnectionManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the table's instance id, changes and revocations. Roles: smtp, pop_imap."""
 
     @_abc_1.abstractmethod
+    def CheckConnection(
+        self,
+        request: _connmgr_pb2.CheckConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connmgr_pb2.CheckConnectionResponse, _abc.Awaitable[_connmgr_pb2.CheckConnectionResponse]]:
+        """Says whether a client may connect or try to log in. Each item is answered by the result of the
+        same index. Roles: smtp, pop_imap.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportEvent(
+        self,
+        request: _connmgr_pb2.ReportEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connmgr_pb2.ReportEventResponse, _abc.Awaitable[_connmgr_pb2.ReportEventResponse]]:
+        """Reports logins that failed or succeeded, and mail that known senders want to relay. Each item
+        is answered by the result of the same index. Roles: smtp, pop_imap.
+        """
+
+    @_abc_1.abstractmethod
     def ListLogins(
         self,
         request: _connmgr_pb2.ListLoginsRequest,
@@ -126,5 +170,21 @@ class ConnectionManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends logins by user, by address, or both, and leaves a mark against late registrations.
         Roles: nmap.
         """
+
+    @_abc_1.abstractmethod
+    def ForgetFailures(
+        self,
+        request: _connmgr_pb2.ForgetFailuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connmgr_pb2.ForgetFailuresResponse, _abc.Awaitable[_connmgr_pb2.ForgetFailuresResponse]]:
+        """Forgets failed logins of a user, an address, or both. Roles: admin."""
+
+    @_abc_1.abstractmethod
+    def QueryAudit(
+        self,
+        request: _connmgr_pb2.QueryAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_connmgr_pb2.QueryAuditResponse], _abc.AsyncIterator[_connmgr_pb2.QueryAuditResponse]]:
+        """Streams what the audit log says about a user or an address, oldest first. Roles: admin."""
 
 def add_ConnectionManagerServiceServicer_to_server(servicer: ConnectionManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -59,6 +59,16 @@ def _network(text: str) -> str:
     return str(ipaddress.ip_network(text))
 
 
+def _address_range(text: str) -> str:
+    first, dash, last = (part.strip() for part in text.partition("-"))
+    if not dash:
+        return _network(text)
+    low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
+    if low.version != high.version or int(low) > int(high):
+        raise ValueError(f"{text!r} is not a range of addresses, first to last")
+    return f"{low}-{high}"
+
+
 def _domain(text: str) -> str:
     try:
         return idna.encode(text, uts46=True).decode("ascii").lower()
@@ -74,6 +84,9 @@ Duration = Annotated[int, BeforeValidator(_seconds)]
 
 NetworkRange = Annotated[str, AfterValidator(_network)]
 """A network in CIDR form, host bits zero."""
+
+AddressRange = Annotated[str, AfterValidator(_address_range)]
+"""A network in CIDR form, or a range `first-last` of addresses, both included."""
 
 Domain = Annotated[str, AfterValidator(_domain)]
 """A domain name; kept as lower-case A-labels."""

@@ -66,6 +66,22 @@ class SinkConfig(Section):
     host_name: str = "sink.invalid"
 
 
+class XAuthOkConfig(Section):
+    """What the header says to the world about a known sender."""
+
+    remote: Literal["name", "hmac"] = "name"
+    """hmac: messages to remote recipients name the user by a keyed hash instead; local recipients
+    always see the name."""
+    key_file: Path | None = None
+    """At least 32 octets, for hmac."""
+
+    @model_validator(mode="after")
+    def _hmac_needs_key(self) -> "XAuthOkConfig":
+        if self.remote == "hmac" and self.key_file is None:
+            raise ValueError("x_auth_ok.remote: hmac needs x_auth_ok.key_file")
+        return self
+
+
 class MessagingServerConfig(Section):
     """One Messaging Server: a host name, its domains, its contexts and its agents."""
 
@@ -80,6 +96,7 @@ class MessagingServerConfig(Section):
     tls: TlsConfig = TlsConfig()
     ube_relaying: UbeRelayingConfig = UbeRelayingConfig()
     sender_binding: SenderBindingConfig = SenderBindingConfig()
+    x_auth_ok: XAuthOkConfig = XAuthOkConfig()
     nmap: NmapConfig
     smtp: SmtpConfig = SmtpConfig()
     deliver: DeliverConfig = DeliverConfig()
@@ -153,6 +170,10 @@ class Installation(Section):
         for manager in self.connection_managers:
             yield from manager.listen
             yield from manager.legacy_udp.listen
+            yield from manager.postfix_policy.listen
+            yield from manager.dovecot_policy.listen
+            yield from manager.whoson.listen
+            yield from manager.dns_list.listen
         for server in self.messaging_servers:
             yield from server.nmap.listen
             for smtp_listener in server.smtp.listeners:

@@ -104,6 +104,11 @@ class SmtpConfig(Section):
     recipient_cache: Annotated[float, Field(ge=0, le=10)] = 0.25
     """Seconds for which a local recipient that was found is not looked up again; 0: always."""
     max_staleness: Annotated[Duration, Field(ge=1, le=60)] = 10
+    """Seconds for which a worker's replica of the login table answers without a sign of life from
+    the Connection Manager."""
+    replica_max_logins: Annotated[int, Field(ge=0)] = 1_000_000
+    """A worker's replica holds the whole table up to this; beyond it what the worker has asked
+    for. 0: no replica, every decision is asked for."""
     connmgr_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Seconds to wait for a relay decision; then 451 4.4.3."""
     drain_timeout: Annotated[Duration, Field(ge=1)] = 30

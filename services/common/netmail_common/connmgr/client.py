@@ -24,7 +24,13 @@ _IN_FLIGHT = 1
 """Calls of one kind at once: what waits for them gathers."""
 
 T = TypeVar("T")
-Req = TypeVar("Req", connmgr_pb2.LoginRegistration, connmgr_pb2.SenderCheck)
+Req = TypeVar(
+    "Req",
+    connmgr_pb2.LoginRegistration,
+    connmgr_pb2.SenderCheck,
+    connmgr_pb2.ConnectionCheck,
+    connmgr_pb2.Event,
+)
 Res = TypeVar("Res")
 
 
@@ -62,6 +68,8 @@ class ConnectionManagerClient:
         self._networks = networks
         self._register = _gatherer(self._send_registrations)
         self._check = _gatherer(self._send_checks)
+        self._check_connection = _gatherer(self._send_connections)
+        self._report = _gatherer(self._send_events)
 
     async def register_one(
         self, registration: connmgr_pb2.LoginRegistration
@@ -91,6 +99,22 @@ class ConnectionManagerClient:
         Raises: ConnectionManagerUnavailable.
         """
         return await self._within(self._check((check, time.monotonic())))
+
+    async def check_connection(
+        self, check: connmgr_pb2.ConnectionCheck
+    ) -> connmgr_pb2.ConnectionDecision:
+        """Asks whether a client may connect or try to log in, together with others.
+
+        Raises: ConnectionManagerUnavailable.
+        """
+        return await self._within(self._check_connection((check, time.monotonic())))
+
+    async def report_event(self, event: connmgr_pb2.Event) -> connmgr_pb2.EventResult:
+        """Reports a login or mail that is to be relayed, together with others.
+
+        Raises: ConnectionManagerUnavailable.
+        """
+        return await self._within(self._report((event, time.monotonic())))
 
     async def revoke(
         self,
@@ -169,6 +193,20 @@ class ConnectionManagerClient:
     ) -> list[connmgr_pb2.SenderDecision]:
         request = connmgr_pb2.CheckSenderRequest(items=[check for check, _ in items])
         response = await self._call(self._stub.CheckSender(request, timeout=self._timeout))
+        return _same_number(items, list(response.results))
+
+    async def _send_connections(
+        self, items: list[tuple[connmgr_pb2.ConnectionCheck, float]]
+    ) -> list[connmgr_pb2.ConnectionDecision]:
+        request = connmgr_pb2.CheckConnectionRequest(items=[check for check, _ in items])
+        response = await self._call(self._stub.CheckConnection(request, timeout=self._timeout))
+        return _same_number(items, list(response.results))
+
+    async def _send_events(
+        self, items: list[tuple[connmgr_pb2.Event, float]]
+    ) -> list[connmgr_pb2.EventResult]:
+        request = connmgr_pb2.ReportEventRequest(items=[event for event, _ in items])
+        response = await self._call(self._stub.ReportEvent(request, timeout=self._timeout))
         return _same_number(items, list(response.results))
 
     async def _call(self, call: Awaitable[T]) -> T:

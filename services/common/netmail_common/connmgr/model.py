@@ -41,6 +41,8 @@ class LoginProtocol(Enum):
     POP3 = 1
     IMAP = 2
     LEGACY_UDP = 3
+    WHOSON = 4
+    AUTH_POLICY = 5
 
 
 class Binding(StrEnum):
@@ -70,6 +72,7 @@ class Reason(Enum):
     SENDER_NOT_OWNED = "sender not owned"
     SENDER_OF_OTHER_USER = "sender of other user"
     NO_USER = "login without a user"
+    LISTED = "always allowed"
 
 
 @dataclass(frozen=True, slots=True)

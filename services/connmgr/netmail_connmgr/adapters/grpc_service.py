@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail.connmgr.v1 import connmgr_pb2_grpc
 from netmail_common.connmgr.decision import decide
 from netmail_common.connmgr.model import Registration
 from netmail_common.grpc_errors import RpcError
@@ -17,6 +16,7 @@ from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
 from netmail_connmgr.adapters import convert, metrics, record
+from netmail_connmgr.adapters.grpc_more import OtherMethods
 from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
 from netmail_connmgr.domain.door import NotAdmitted, admit, check_user
 from netmail_connmgr.domain.stall import TICK, StallGuard
@@ -49,7 +49,7 @@ T = TypeVar("T")
 Context = grpc.aio.ServicerContext[pb.WatchLoginsRequest, pb.WatchLoginsResponse]
 
 
-class ConnectionManagerService(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
+class ConnectionManagerService(OtherMethods):
     """Decisions and the login table by gRPC.
 
     Args:

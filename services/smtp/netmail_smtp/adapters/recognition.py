@@ -12,9 +12,9 @@ from netmail_common.config import SenderBinding
 from netmail_common.connmgr import ConnectionManagerUnavailable
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
+from netmail_common.networks import Network
 from netmail_common.nmap import Resolution, ResolveOutcome
 
-from netmail_smtp.domain.allowed_networks import Network
 from netmail_smtp.domain.relay import KnownSender, Stranger, Unknown, Way
 
 _log = get_logger(__name__)

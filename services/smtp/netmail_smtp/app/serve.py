@@ -21,10 +21,11 @@ from netmail_common.grpc_client import Channel
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
-from netmail_common.networks import AddressRules, NetworkMap
+from netmail_common.networks import AddressRules, Network, NetworkMap
 from netmail_common.nmap import DirectoryClient, NmapChannels, QueueClient
 from netmail_common.roles import Role
 from netmail_common.sasl import Mechanism
+from netmail_common.shared_networks import SharedNetworkError, read_trusted_networks
 from netmail_common.tls import ServerTls
 from netmail_common.workers import run_workers
 
@@ -33,7 +34,6 @@ from netmail_smtp.adapters.recognition import Recognizer
 from netmail_smtp.adapters.revocations import watching_revocations
 from netmail_smtp.adapters.services import Listener, Services, SessionRegistry
 from netmail_smtp.adapters.session import SmtpSession
-from netmail_smtp.domain.allowed_networks import Network, SharedNetworkError, read_allowed_networks
 from netmail_smtp.domain.relay import RelayPolicy
 from netmail_smtp.protocol.reply import Reply
 
@@ -243,7 +243,7 @@ def _allowed_networks(
     if own.connection_manager is not None:
         rules = AddressRules.from_config(installation.connection_manager(own.connection_manager))
     try:
-        return read_allowed_networks(own.smtp.allowed_networks, rules)
+        return read_trusted_networks(own.smtp.allowed_networks, rules, "allowed_networks")
     except SharedNetworkError as error:
         raise ConfigError(f"messaging server {own.name!r}: {error}") from error
 

@@ -1,0 +1,52 @@
+"""Counts over sliding windows that all replicas share: failed logins, messages, recipients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Count", "Counted", "Counters", "CountersUnavailable"]
+
+
+class CountersUnavailable(Exception):
+    """The store of the counters does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Adds to a counter.
+
+    Attributes:
+        key: names the counter.
+        amount: to add; 0 reads.
+        window: seconds that it looks back.
+        limit: nothing is added if the total would exceed it.
+    """
+
+    key: str
+    amount: int
+    window: float
+    limit: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The total in the window after that, and whether the amount was added."""
+
+    total: float
+    admitted: bool
+
+
+class Counters(Protocol):
+    """Counters and notes with an end; every method may raise CountersUnavailable."""
+
+    async def count(self, counts: Sequence[Count]) -> Sequence[Counted]:
+        """Answers each by the result of the same index; each by itself is atomic."""
+
+    async def note(self, keys: Sequence[str], seconds: float) -> None:
+        """Remembers the keys for so long from now."""
+
+    async def noted(self, keys: Sequence[str]) -> Sequence[bool]:
+        """Which of them are remembered."""
+
+    async def forget(self, keys: Sequence[str]) -> int:
+        """Sets counters to zero and forgets notes; how many there were."""
