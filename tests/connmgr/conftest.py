@@ -97,7 +97,7 @@ def serve(identity_for: IdentityFor) -> ServeFactory:
         )
 
         def run_meanwhile(now: float) -> None:
-            service.guard = StallGuard(now)
+            service.desk.guard = StallGuard(now)
 
         clock.beat = run_meanwhile
 

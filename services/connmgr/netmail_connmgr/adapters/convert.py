@@ -29,6 +29,8 @@ _PROTOCOLS = {
     pb.PROTOCOL_POP3: LoginProtocol.POP3,
     pb.PROTOCOL_IMAP: LoginProtocol.IMAP,
     pb.PROTOCOL_LEGACY_UDP: LoginProtocol.LEGACY_UDP,
+    pb.PROTOCOL_WHOSON: LoginProtocol.WHOSON,
+    pb.PROTOCOL_AUTH_POLICY: LoginProtocol.AUTH_POLICY,
 }
 _PROTOCOL_NUMBERS = {protocol: number for number, protocol in _PROTOCOLS.items()}
 _BINDINGS = {
@@ -59,6 +61,7 @@ _REASONS = {
     Reason.SENDER_NOT_OWNED: pb.REASON_SENDER_NOT_OWNED,
     Reason.SENDER_OF_OTHER_USER: pb.REASON_SENDER_OF_OTHER_USER,
     Reason.NO_USER: pb.REASON_NO_USER,
+    Reason.LISTED: pb.REASON_LISTED,
 }
 
 
@@ -73,15 +76,15 @@ def named_user(message: pb.UserKey) -> UserKey | None:
     return None if user == ANONYMOUS else user
 
 
-def candidate(item: pb.LoginRegistration, waited: float) -> Candidate:
-    """A login to admit, older than it says by the seconds that it may have waited.
+def candidate(item: pb.LoginRegistration) -> Candidate:
+    """A login to admit.
 
     Raises: NotAdmitted, for an unknown protocol.
     """
     protocol = _PROTOCOLS.get(item.protocol)
     if protocol is None:
         raise NotAdmitted("protocol")
-    legacy = protocol is LoginProtocol.LEGACY_UDP
+    agent_knows_epochs = protocol in {LoginProtocol.POP3, LoginProtocol.IMAP}
     return Candidate(
         user=user_key(item.user),
         client_address=item.client_address,
@@ -91,8 +94,8 @@ def candidate(item: pb.LoginRegistration, waited: float) -> Candidate:
         messaging_server=item.messaging_server,
         agent=item.agent,
         session_id=item.session_id,
-        age=item.age_ms / 1000 + waited,
-        credential_epoch=None if legacy else item.credential_epoch,
+        age=item.age_ms / 1000,
+        credential_epoch=item.credential_epoch if agent_knows_epochs else None,
         renewal=item.renewal,
     )
 
@@ -138,8 +141,8 @@ def _senders(texts: Iterable[str], owners: dict[str, pb.SenderOwner]) -> Iterabl
         )
 
 
-def sender_decision(decision: SenderDecision, now: float) -> pb.SenderDecision:
-    """The answer to a check, at a time on the logins' clock."""
+def sender_decision(decision: SenderDecision, remaining: float) -> pb.SenderDecision:
+    """The answer to a check; the login that is named counts for so many seconds more."""
     message = pb.SenderDecision(
         decision=_DECISIONS[decision.decision],
         reason=_REASONS[decision.reason],
@@ -150,7 +153,7 @@ def sender_decision(decision: SenderDecision, now: float) -> pb.SenderDecision:
     login = decision.login
     if login is not None:
         message.user.CopyFrom(_user(login.user))
-        message.remaining_seconds = _remaining(login, now)
+        message.remaining_seconds = int(remaining)
         message.protocol = _PROTOCOL_NUMBERS[login.protocol]
         message.session_id = login.session_id
     return message

@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.connmgr.decision import decide
-from netmail_common.connmgr.model import Registration
 from netmail_common.grpc_errors import RpcError
 from netmail_common.logging import get_logger
 from netmail_common.metrics import timed
@@ -17,9 +15,11 @@ from netmail_common.networks import Located, NetworkMap
 
 from netmail_connmgr.adapters import convert, metrics, record
 from netmail_connmgr.adapters.grpc_more import OtherMethods
+from netmail_connmgr.adapters.local_desk import LocalDesk
 from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
-from netmail_connmgr.domain.door import NotAdmitted, admit, check_user
-from netmail_connmgr.domain.stall import TICK, StallGuard
+from netmail_connmgr.domain.door import Candidate, NotAdmitted, check_user
+from netmail_connmgr.domain.front_desk import Enquiry, FrontDeskUnavailable
+from netmail_connmgr.domain.stall import TICK
 from netmail_connmgr.domain.store import (
     BadPageToken,
     LoginFilter,
@@ -56,28 +56,29 @@ class ConnectionManagerService(OtherMethods):
         store: of the table.
         networks: the one map from addresses to networks.
         max_users_per_network: with more the sender binding is strict.
+
+    Attributes:
+        desk: registers and decides; for the front ends too.
     """
 
     def __init__(
         self, store: LoginStore, networks: NetworkMap, *, max_users_per_network: int
     ) -> None:
         self._store = store
-        self._networks = networks
-        self._max_users = max_users_per_network
+        self.desk = LocalDesk(store, networks, max_users_per_network=max_users_per_network)
         self._watchers = 0
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._draining = asyncio.Event()
-        self.guard = StallGuard(store.now())
 
     def use(self, networks: NetworkMap) -> None:
         """Judges addresses by another map from now on."""
-        self._networks = networks
+        self.desk.networks = networks
 
     async def watch_stalls(self) -> None:
         """Notices when the process stands still, until cancelled."""
         while True:
             await asyncio.sleep(TICK)
-            stall = self.guard.beat(self._store.now())
+            stall = self.desk.guard.beat(self._store.now())
             if stall:
                 log.warning("the process stood still", seconds=round(stall, 1))
 
@@ -91,19 +92,15 @@ class ConnectionManagerService(OtherMethods):
         """Registers or renews logins."""
         _check_count(request.items)
         results = [Registered(Outcome.INVALID)] * len(request.items)
-        admitted: dict[int, Registration] = {}
-        lost = self.guard.lost(self._store.now())
+        candidates: dict[int, Candidate] = {}
         for index, item in enumerate(request.items):
             try:
-                admitted[index] = admit(convert.candidate(item, lost), self._networks)
+                candidates[index] = convert.candidate(item)
             except NotAdmitted as verdict:
-                record.not_admitted(item, str(verdict))
-        with timed(metrics.DURATION.labels("register")):
-            answers = await _ask(self._store.register(list(admitted.values())))
-        for (index, registration), answer in zip(admitted.items(), answers, strict=True):
+                record.not_admitted(item.user.name, item.client_address, str(verdict))
+        answers = await _ask(self.desk.register(list(candidates.values())))
+        for index, answer in zip(candidates, answers, strict=True):
             results[index] = answer
-            record.registration(registration, answer)
-        metrics.LOGINS.set(await _ask(self._store.size()))
         return pb.RegisterLoginResponse(
             results=[convert.register_result(result) for result in results],
             instance_id=self._store.instance_id,
@@ -115,20 +112,15 @@ class ConnectionManagerService(OtherMethods):
     ) -> pb.CheckSenderResponse:
         """Decides for clients that want to relay."""
         _check_count(request.items)
-        located = [self._locate(item.client_address) for item in request.items]
-        with timed(metrics.DURATION.labels("find")):
-            found = await _ask(self._store.find([place.place for place in located]))
-        results = []
-        for item, where, logins in zip(request.items, located, found, strict=True):
-            decision = decide(
-                convert.question(item),
-                where.standing,
-                logins.logins,
-                max_users=self._max_users,
-                expired=logins.expired,
-            )
-            record.decision(item, decision)
-            results.append(convert.sender_decision(decision, logins.now))
+        enquiries = [
+            Enquiry(item.client_address, convert.question(item), item.messaging_server)
+            for item in request.items
+        ]
+        try:
+            answers = await _ask(self.desk.enquire(enquiries))
+        except ValueError:
+            raise _bad_address() from None
+        results = [convert.sender_decision(answer.decision, answer.remaining) for answer in answers]
         return pb.CheckSenderResponse(results=results, instance_id=self._store.instance_id)
 
     async def RevokeLogins(
@@ -172,7 +164,7 @@ class ConnectionManagerService(OtherMethods):
             raise _invalid("BAD_PAGE_TOKEN", "the page token is none of ours") from None
         return pb.ListLoginsResponse(
             logins=[
-                convert.login_message(one, self._networks, page.now, domains=False)
+                convert.login_message(one, self.desk.networks, page.now, domains=False)
                 for one in page.logins
             ],
             next_page_token=page.next_token,
@@ -204,7 +196,7 @@ class ConnectionManagerService(OtherMethods):
         position = Position(start.instance_id, start.revision)
         async with self._store.watch(position, revocations_only=not full, wake=wake) as feed:
             stream = WatchStream(
-                self._store, feed, self._networks, full=full, snapshots=self._snapshots
+                self._store, feed, self.desk.networks, full=full, snapshots=self._snapshots
             )
             reader = NonceReader(requests, wake)
             helpers = [
@@ -232,9 +224,9 @@ class ConnectionManagerService(OtherMethods):
 
     def _locate(self, address: bytes) -> Located:
         try:
-            return self._networks.locate(address)
+            return self.desk.networks.locate(address)
         except ValueError:
-            raise _invalid("BAD_ADDRESS", "an address has 4 or 16 octets") from None
+            raise _bad_address() from None
 
 
 async def _read_start(requests: AsyncIterator[pb.WatchLoginsRequest]) -> pb.WatchStart:
@@ -257,7 +249,7 @@ async def _ask(call: Awaitable[T]) -> T:
     """Asks the store; its errors become ours."""
     try:
         return await call
-    except StoreUnavailable:
+    except (StoreUnavailable, FrontDeskUnavailable):
         raise RpcError(
             grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "the login store does not answer"
         ) from None
@@ -275,6 +267,10 @@ def _check_user(user: pb.UserKey) -> None:
         check_user(convert.user_key(user))
     except NotAdmitted as verdict:
         raise _invalid("BAD_USER", str(verdict)) from None
+
+
+def _bad_address() -> RpcError:
+    return _invalid("BAD_ADDRESS", "an address has 4 or 16 octets")
 
 
 def _invalid(reason: str, message: str) -> RpcError:

@@ -2,11 +2,11 @@
 
 import ipaddress
 
-from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.connmgr.model import Decision, Registration, SenderDecision
 from netmail_common.logging import get_logger
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.domain.front_desk import Enquiry
 from netmail_connmgr.domain.store import RevokeOrder
 from netmail_connmgr.domain.table import Outcome, Registered
 
@@ -38,29 +38,30 @@ def registration(item: Registration, answer: Registered) -> None:
     )
 
 
-def not_admitted(item: pb.LoginRegistration, why: str) -> None:
+def not_admitted(name: str, client_address: bytes, why: str) -> None:
     """A registration that is not valid; what it says is not trusted to be short or printable."""
     metrics.REGISTRATIONS.labels("none", "none", Outcome.INVALID.value).inc()
     log.warning(
         "login refused",
-        user=repr(item.user.name[:_LOGGED_NAME]),
-        address=address_text(item.client_address),
+        user=repr(name[:_LOGGED_NAME]),
+        address=address_text(client_address),
         reason=f"invalid: {why}",
     )
 
 
-def decision(check: pb.SenderCheck, answer: SenderDecision) -> None:
+def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     """A relay decision."""
-    sender = answer.refused_sender or (check.senders[0] if check.senders else "")
+    senders = enquiry.question.senders
+    sender = answer.refused_sender or (senders[0].address if senders else "")
     metrics.DECISIONS.labels(answer.decision.value, answer.reason.value).inc()
     log.info(
         "relaying allowed" if answer.decision is Decision.ALLOWED else "relaying refused",
-        address=address_text(check.client_address),
+        address=address_text(enquiry.client_address),
         user=str(answer.login.user) if answer.login is not None else "",
         users=answer.user_count,
         reason=answer.reason.value,
         sender=sender[:_LOGGED_ADDRESS],
-        server=check.messaging_server,
+        asked_by=enquiry.front_end,
     )
 
 

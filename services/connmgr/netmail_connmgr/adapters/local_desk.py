@@ -1,0 +1,151 @@
+"""The front desk in the process that owns the table: gRPC and every front end end here."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from netmail_common.connmgr.decision import decide
+from netmail_common.connmgr.model import Registration, SenderDecision, UserKey
+from netmail_common.metrics import timed
+from netmail_common.networks import Located, NetworkMap
+
+from netmail_connmgr.adapters import metrics, record
+from netmail_connmgr.domain.connections import (
+    ConnectionChecks,
+    ConnectionQuestion,
+    ConnectionVerdict,
+)
+from netmail_connmgr.domain.door import Candidate, NotAdmitted, admit, check_user
+from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
+from netmail_connmgr.domain.stall import StallGuard
+from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
+from netmail_connmgr.domain.table import Found, Outcome, Registered
+
+__all__ = ["LocalDesk"]
+
+T = TypeVar("T")
+
+
+class LocalDesk:
+    """FrontDesk over a store; belongs to its event loop.
+
+    Attributes:
+        networks: the one map from addresses to networks; may be replaced at any time.
+        guard: knows when this process stood still.
+        connections: the rules about connections; None: everybody may connect.
+        count_failure: told of failed logins; None: nobody counts them.
+    """
+
+    def __init__(
+        self,
+        store: LoginStore,
+        networks: NetworkMap,
+        *,
+        max_users_per_network: int,
+        connections: ConnectionChecks | None = None,
+        count_failure: Callable[[ConnectionQuestion], Awaitable[None]] | None = None,
+    ) -> None:
+        self._store = store
+        self._max_users = max_users_per_network
+        self.networks = networks
+        self.guard = StallGuard(store.now())
+        self.connections = connections
+        self.count_failure = count_failure
+
+    async def register(self, candidates: Sequence[Candidate]) -> Sequence[Registered]:
+        """Registers logins; what is not admitted is answered by Outcome.INVALID.
+
+        Raises: FrontDeskUnavailable.
+        """
+        results = [Registered(Outcome.INVALID)] * len(candidates)
+        admitted: dict[int, Registration] = {}
+        lost = self.guard.lost(self._store.now())
+        for index, candidate in enumerate(candidates):
+            try:
+                admitted[index] = admit(_older(candidate, lost), self.networks)
+            except NotAdmitted as verdict:
+                record.not_admitted(candidate.user.name, candidate.client_address, str(verdict))
+        if not admitted:
+            return results
+        with timed(metrics.DURATION.labels("register")):
+            answers = await _ask(self._store.register(list(admitted.values())))
+        for (index, registration), answer in zip(admitted.items(), answers, strict=True):
+            results[index] = answer
+            record.registration(registration, answer)
+        metrics.LOGINS.set(await _ask(self._store.size()))
+        return results
+
+    async def enquire(self, enquiries: Sequence[Enquiry]) -> Sequence[Answer]:
+        """Decides, and writes down what it decided.
+
+        Raises: ValueError, for an address that is none; FrontDeskUnavailable.
+        """
+        located = [self.networks.locate(enquiry.client_address) for enquiry in enquiries]
+        with timed(metrics.DURATION.labels("find")):
+            found = await _ask(self._store.find([where.place for where in located]))
+        answers = []
+        for enquiry, where, logins in zip(enquiries, located, found, strict=True):
+            decision = self._decide(enquiry, where, logins)
+            record.decision(enquiry, decision)
+            login = decision.login
+            remaining = max(0.0, login.expires - logins.now) if login is not None else 0.0
+            answers.append(Answer(decision, remaining))
+        return answers
+
+    async def check_connections(
+        self, questions: Sequence[ConnectionQuestion]
+    ) -> Sequence[ConnectionVerdict]:
+        """Judges clients by the lists, DNSBL, reverse DNS and failed logins."""
+        if self.connections is None:
+            return [ConnectionVerdict()] * len(questions)
+        return await self.connections.check(questions)
+
+    async def login_failed(self, question: ConnectionQuestion) -> None:
+        """Counts a failed login."""
+        if self.count_failure is not None:
+            await self.count_failure(question)
+
+    async def log_out(self, user: UserKey, client_address: bytes) -> None:
+        """Ends the login of a user from an address; of a name that none can have, nothing.
+
+        Raises: ValueError, for an address that is none; FrontDeskUnavailable.
+        """
+        try:
+            check_user(user)
+        except NotAdmitted:
+            return
+        where = self.networks.locate(client_address)
+        order = RevokeOrder(
+            user=user,
+            network=where.key,
+            credential_epoch=0,
+            client_address=client_address,
+            prefix_length=where.prefix_length,
+            reason="logged out",
+        )
+        with timed(metrics.DURATION.labels("revoke")):
+            revoked = await _ask(self._store.revoke(order))
+        record.revocation(order, revoked)
+        metrics.LOGINS.set(await _ask(self._store.size()))
+
+    def _decide(self, enquiry: Enquiry, where: Located, logins: Found) -> SenderDecision:
+        return decide(
+            enquiry.question,
+            where.standing,
+            logins.logins,
+            max_users=self._max_users,
+            expired=logins.expired,
+        )
+
+
+def _older(candidate: Candidate, seconds: float) -> Candidate:
+    """A login that may have waited in a socket, unread, for so long."""
+    return replace(candidate, age=candidate.age + seconds) if seconds else candidate
+
+
+async def _ask(call: Awaitable[T]) -> T:
+    """Asks the store; its errors become the front desk's."""
+    try:
+        return await call
+    except StoreError as error:
+        raise FrontDeskUnavailable(type(error).__name__) from error
