@@ -49,6 +49,7 @@ class SmallNmap(directory_pb2_grpc.DirectoryServiceServicer, queue_pb2_grpc.Queu
     """Knows a few users, keeps what was submitted in a list."""
 
     people: dict[str, Person] = field(default_factory=dict)
+    catch_all: str = ""
     submitted: list[queue_pb2.Submission] = field(default_factory=list)
     resolve_calls: int = 0
     resolve_fails: bool = False
@@ -102,6 +103,9 @@ class SmallNmap(directory_pb2_grpc.DirectoryServiceServicer, queue_pb2_grpc.Queu
         person = self.owner(address)
         if person is None and address == "postmaster@example.org":
             person = self.people["alice"]
+        catch_all = person is None and bool(self.catch_all)
+        if person is None and catch_all:
+            person = self.people[self.catch_all]
         if person is None:
             return directory_pb2.Resolved(outcome=directory_pb2.RESOLVE_OUTCOME_UNKNOWN_USER)
         return directory_pb2.Resolved(
@@ -111,6 +115,7 @@ class SmallNmap(directory_pb2_grpc.DirectoryServiceServicer, queue_pb2_grpc.Queu
             user_id=1,
             name=person.name,
             context="users.demo",
+            catch_all=catch_all,
         )
 
     async def Submit(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it

@@ -8,6 +8,7 @@ from tests.smtp.conftest import Start
 from tests.smtp.receiving import FROM_ALICE, OPEN, PLAIN_ALICE
 
 REMOTE = "friend@example.net"
+PLAIN_BOB = "AUTH PLAIN AGJvYgBidWlsZGVy"
 
 
 async def test_mail_to_a_local_user_needs_nothing(start: Start) -> None:
@@ -109,6 +110,33 @@ async def test_after_a_login_senders_of_the_domain_pass_unless_they_are_somebody
         client = await server.connect(address="127.0.0.7")
         reply = await client.message(f"{header}\r\n\r\nHello\r\n", sender, REMOTE)
         assert reply.startswith(expected)
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+@pytest.mark.parametrize("after_login", ["domain", "strict"])
+async def test_what_the_catch_all_user_gets_is_nobodys_address(
+    start: Start, user: str, after_login: str
+) -> None:
+    async with start(server={"sender_binding": {"after_login": after_login}}) as server:
+        server.nmap.catch_all = "bob"
+        await server.login(user, "127.0.0.7")
+        client = await server.connect(address="127.0.0.7")
+        reply = await client.message(
+            "From: whoever@example.org\r\n\r\nx\r\n", "whoever@example.org", REMOTE
+        )
+        assert reply.startswith("250" if after_login == "domain" else "550 5.7.1")
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+async def test_after_auth_the_catch_all_users_mail_is_nobodys_address_too(
+    start: Start, user: str
+) -> None:
+    plain = {"alice": PLAIN_ALICE, "bob": PLAIN_BOB}[user]
+    async with start(listeners=OPEN, server={"sender_binding": {"after_auth": "domain"}}) as server:
+        server.nmap.catch_all = "bob"
+        client = await server.connect()
+        assert (await client.say(plain)).startswith("235")
+        assert (await client.say("MAIL FROM:<whoever@example.org>")).startswith("250")
 
 
 async def test_another_users_address_passes_while_that_user_is_logged_in_too(start: Start) -> None:

@@ -38,7 +38,8 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
         (Role.SMTP,): "Resolve",
         (): (
             "CreateUser GetUser ListUsers SetPassword SetUserDisabled DeleteUser AddAddress"
-            " RemoveAddress UpdateUser"
+            " RemoveAddress UpdateUser CreateDevicePassword ListDevicePasswords"
+            " DeleteDevicePassword"
         ),
     },
     _MAILBOX: {

@@ -162,6 +162,22 @@ async def test_catch_all_takes_what_nobody_has(
     assert await directory.find_login("whoever@example.com") is None
 
 
+async def test_what_the_catch_all_user_gets_is_not_his_address(
+    users: UserAdministration, directory_with: Callable[..., UserDirectory]
+) -> None:
+    directory = directory_with(catch_all="bob@example.org")
+    await users.create("alice", "", "x")
+    await users.create("bob", "", "x")
+    asked = [
+        "alice+tag@example.org",
+        "bob@example.org",
+        "postmaster@example.org",
+        "who@example.org",
+    ]
+    found = await directory.resolve(asked, [0] * 4)
+    assert [result.catch_all for result in found] == [False, False, False, True]
+
+
 async def test_a_full_mailbox_is_said_by_declared_size(
     users: UserAdministration, directory: UserDirectory
 ) -> None:

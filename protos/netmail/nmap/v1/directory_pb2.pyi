@@ -339,11 +339,14 @@ class Resolved(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    CATCH_ALL_FIELD_NUMBER: _builtins.int
     outcome: Global___ResolveOutcome.ValueType
     user_id: _builtins.int
     """With LOCAL."""
     name: _builtins.str
     context: _builtins.str
+    catch_all: _builtins.bool
+    """True: it is nobody's address; the user gets what nobody has."""
     def __init__(
         self,
         *,
@@ -351,10 +354,11 @@ class Resolved(_message.Message):
         user_id: _builtins.int = ...,
         name: _builtins.str = ...,
         context: _builtins.str = ...,
+        catch_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "name", b"name", "outcome", b"outcome", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_all", b"catch_all", "context", b"context", "name", b"name", "outcome", b"outcome", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -897,3 +901,185 @@ class UpdateUserResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateUserResponse: _TypeAlias = UpdateUserResponse  # noqa: Y015
+
+@_typing.final
+class DevicePassword(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_SECONDS_FIELD_NUMBER: _builtins.int
+    CREATED_SECONDS_AGO_FIELD_NUMBER: _builtins.int
+    USED_SECONDS_AGO_FIELD_NUMBER: _builtins.int
+    USED_FROM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique among the user's."""
+    expires_in_seconds: _builtins.int
+    """Unset: it has no end. 0: it is over."""
+    created_seconds_ago: _builtins.int
+    used_seconds_ago: _builtins.int
+    """Unset: it was never used."""
+    used_from: _builtins.str
+    """Address of the last use, as text."""
+    @_builtins.property
+    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """smtp, pop3, imap; empty: all of them."""
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it may come from, in CIDR form; empty: anywhere."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        services: _abc.Iterable[_builtins.str] | None = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        expires_in_seconds: _builtins.int | None = ...,
+        created_seconds_ago: _builtins.int = ...,
+        used_seconds_ago: _builtins.int | None = ...,
+        used_from: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds", "_used_seconds_ago", b"_used_seconds_ago", "expires_in_seconds", b"expires_in_seconds", "used_seconds_ago", b"used_seconds_ago"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds", "_used_seconds_ago", b"_used_seconds_ago", "created_seconds_ago", b"created_seconds_ago", "expires_in_seconds", b"expires_in_seconds", "name", b"name", "networks", b"networks", "services", b"services", "used_from", b"used_from", "used_seconds_ago", b"used_seconds_ago"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expires_in_seconds: _TypeAlias = _typing.Literal["expires_in_seconds"]  # noqa: Y015
+    _WhichOneofArgType__expires_in_seconds: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__used_seconds_ago: _TypeAlias = _typing.Literal["used_seconds_ago"]  # noqa: Y015
+    _WhichOneofArgType__used_seconds_ago: _TypeAlias = _typing.Literal["_used_seconds_ago", b"_used_seconds_ago"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_seconds) -> _WhichOneofReturnType__expires_in_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__used_seconds_ago) -> _WhichOneofReturnType__used_seconds_ago | None: ...
+
+Global___DevicePassword: _TypeAlias = DevicePassword  # noqa: Y015
+
+@_typing.final
+class CreateDevicePasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___UserRef: ...
+    @_builtins.property
+    def device(self) -> Global___DevicePassword:
+        """What it is made with: name, services, networks, expires_in_seconds."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___UserRef | None = ...,
+        device: Global___DevicePassword | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDevicePasswordRequest: _TypeAlias = CreateDevicePasswordRequest  # noqa: Y015
+
+@_typing.final
+class CreateDevicePasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    password: _builtins.str
+    """The password. It is not kept and cannot be shown again."""
+    @_builtins.property
+    def device(self) -> Global___DevicePassword: ...
+    def __init__(
+        self,
+        *,
+        device: Global___DevicePassword | None = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "password", b"password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDevicePasswordResponse: _TypeAlias = CreateDevicePasswordResponse  # noqa: Y015
+
+@_typing.final
+class ListDevicePasswordsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___UserRef: ...
+    def __init__(
+        self,
+        *,
+        user: Global___UserRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDevicePasswordsRequest: _TypeAlias = ListDevicePasswordsRequest  # noqa: Y015
+
+@_typing.final
+class ListDevicePasswordsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DevicePassword]: ...
+    def __init__(
+        self,
+        *,
+        devices: _abc.Iterable[Global___DevicePassword] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDevicePasswordsResponse: _TypeAlias = ListDevicePasswordsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteDevicePasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def user(self) -> Global___UserRef: ...
+    def __init__(
+        self,
+        *,
+        user: Global___UserRef | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDevicePasswordRequest: _TypeAlias = DeleteDevicePasswordRequest  # noqa: Y015
+
+@_typing.final
+class DeleteDevicePasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDevicePasswordResponse: _TypeAlias = DeleteDevicePasswordResponse  # noqa: Y015

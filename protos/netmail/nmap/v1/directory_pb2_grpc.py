@@ -94,6 +94,21 @@ class DirectoryServiceStub:
                 request_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.UpdateUserRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.UpdateUserResponse.FromString,
                 _registered_method=True)
+        self.CreateDevicePassword = channel.unary_unary(
+                '/netmail.nmap.v1.DirectoryService/CreateDevicePassword',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.CreateDevicePasswordRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.CreateDevicePasswordResponse.FromString,
+                _registered_method=True)
+        self.ListDevicePasswords = channel.unary_unary(
+                '/netmail.nmap.v1.DirectoryService/ListDevicePasswords',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.ListDevicePasswordsRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.ListDevicePasswordsResponse.FromString,
+                _registered_method=True)
+        self.DeleteDevicePassword = channel.unary_unary(
+                '/netmail.nmap.v1.DirectoryService/DeleteDevicePassword',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.DeleteDevicePasswordRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.DeleteDevicePasswordResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer:
@@ -175,6 +190,26 @@ class DirectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateDevicePassword(self, request, context):
+        """A password of its own for one device of a user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDevicePasswords(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDevicePassword(self, request, context):
+        """Ends the user's logins and sessions too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -237,6 +272,21 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.UpdateUser,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.UpdateUserRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'CreateDevicePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDevicePassword,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.CreateDevicePasswordRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.CreateDevicePasswordResponse.SerializeToString,
+            ),
+            'ListDevicePasswords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevicePasswords,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.ListDevicePasswordsRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.ListDevicePasswordsResponse.SerializeToString,
+            ),
+            'DeleteDevicePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDevicePassword,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.DeleteDevicePasswordRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_directory__pb2.DeleteDevicePasswordResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -563,6 +613,87 @@ class DirectoryService:
             '/netmail.nmap.v1.DirectoryService/UpdateUser',
             netmail_dot_nmap_dot_v1_dot_directory__pb2.UpdateUserRequest.SerializeToString,
             netmail_dot_nmap_dot_v1_dot_directory__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDevicePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.nmap.v1.DirectoryService/CreateDevicePassword',
+            netmail_dot_nmap_dot_v1_dot_directory__pb2.CreateDevicePasswordRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_directory__pb2.CreateDevicePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevicePasswords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.nmap.v1.DirectoryService/ListDevicePasswords',
+            netmail_dot_nmap_dot_v1_dot_directory__pb2.ListDevicePasswordsRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_directory__pb2.ListDevicePasswordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDevicePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.nmap.v1.DirectoryService/DeleteDevicePassword',
+            netmail_dot_nmap_dot_v1_dot_directory__pb2.DeleteDevicePasswordRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_directory__pb2.DeleteDevicePasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

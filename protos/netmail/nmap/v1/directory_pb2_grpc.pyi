@@ -48,6 +48,11 @@ class DirectoryServiceStub:
     AddAddress: _grpc.UnaryUnaryMultiCallable[_directory_pb2.AddAddressRequest, _directory_pb2.AddAddressResponse]
     RemoveAddress: _grpc.UnaryUnaryMultiCallable[_directory_pb2.RemoveAddressRequest, _directory_pb2.RemoveAddressResponse]
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_directory_pb2.UpdateUserRequest, _directory_pb2.UpdateUserResponse]
+    CreateDevicePassword: _grpc.UnaryUnaryMultiCallable[_directory_pb2.CreateDevicePasswordRequest, _directory_pb2.CreateDevicePasswordResponse]
+    """A password of its own for one device of a user."""
+    ListDevicePasswords: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListDevicePasswordsRequest, _directory_pb2.ListDevicePasswordsResponse]
+    DeleteDevicePassword: _grpc.UnaryUnaryMultiCallable[_directory_pb2.DeleteDevicePasswordRequest, _directory_pb2.DeleteDevicePasswordResponse]
+    """Ends the user's logins and sessions too."""
 
 @_typing.type_check_only
 class DirectoryServiceAsyncStub(DirectoryServiceStub):
@@ -69,6 +74,11 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     AddAddress: _aio.UnaryUnaryMultiCallable[_directory_pb2.AddAddressRequest, _directory_pb2.AddAddressResponse]  # type: ignore[assignment]
     RemoveAddress: _aio.UnaryUnaryMultiCallable[_directory_pb2.RemoveAddressRequest, _directory_pb2.RemoveAddressResponse]  # type: ignore[assignment]
     UpdateUser: _aio.UnaryUnaryMultiCallable[_directory_pb2.UpdateUserRequest, _directory_pb2.UpdateUserResponse]  # type: ignore[assignment]
+    CreateDevicePassword: _aio.UnaryUnaryMultiCallable[_directory_pb2.CreateDevicePasswordRequest, _directory_pb2.CreateDevicePasswordResponse]  # type: ignore[assignment]
+    """A password of its own for one device of a user."""
+    ListDevicePasswords: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListDevicePasswordsRequest, _directory_pb2.ListDevicePasswordsResponse]  # type: ignore[assignment]
+    DeleteDevicePassword: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeleteDevicePasswordRequest, _directory_pb2.DeleteDevicePasswordResponse]  # type: ignore[assignment]
+    """Ends the user's logins and sessions too."""
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -159,5 +169,28 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_directory_pb2.UpdateUserResponse, _abc.Awaitable[_directory_pb2.UpdateUserResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateDevicePassword(
+        self,
+        request: _directory_pb2.CreateDevicePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.CreateDevicePasswordResponse, _abc.Awaitable[_directory_pb2.CreateDevicePasswordResponse]]:
+        """A password of its own for one device of a user."""
+
+    @_abc_1.abstractmethod
+    def ListDevicePasswords(
+        self,
+        request: _directory_pb2.ListDevicePasswordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.ListDevicePasswordsResponse, _abc.Awaitable[_directory_pb2.ListDevicePasswordsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteDevicePassword(
+        self,
+        request: _directory_pb2.DeleteDevicePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.DeleteDevicePasswordResponse, _abc.Awaitable[_directory_pb2.DeleteDevicePasswordResponse]]:
+        """Ends the user's logins and sessions too."""
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

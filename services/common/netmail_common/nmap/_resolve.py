@@ -8,6 +8,7 @@ from enum import Enum
 import grpc
 from netmail.nmap.v1 import directory_pb2, directory_pb2_grpc
 
+from netmail_common.connmgr.model import UserKey
 from netmail_common.gather import Gatherer
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
@@ -40,6 +41,7 @@ class Resolution:
         user_id: with LOCAL, unique within the NMAP agent of `server`.
         name: with LOCAL, the user's name.
         context: with LOCAL, the user's context.
+        catch_all: it is nobody's address; the user gets what nobody has.
     """
 
     outcome: ResolveOutcome
@@ -47,6 +49,17 @@ class Resolution:
     user_id: int = 0
     name: str = ""
     context: str = ""
+    catch_all: bool = False
+
+    @property
+    def owner(self) -> UserKey | None:
+        """Whose address it is; None: nobody's, or nobody says."""
+        return UserKey(self.name, self.context) if self.name and not self.catch_all else None
+
+    @property
+    def tells_owner(self) -> bool:
+        """Whether `owner` is the directory's answer: None is then nobody."""
+        return bool(self.name) or self.outcome is ResolveOutcome.UNKNOWN_USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,14 @@ class Resolver:
             outcome = ResolveOutcome.TEMPORARY_FAILURE
         if outcome is ResolveOutcome.NOT_LOCAL:
             return Resolution(outcome)
-        return Resolution(outcome, self._server, result.user_id, result.name, result.context)
+        return Resolution(
+            outcome,
+            self._server,
+            result.user_id,
+            result.name,
+            result.context,
+            catch_all=result.catch_all,
+        )
 
 
 async def resolve_at_owners(

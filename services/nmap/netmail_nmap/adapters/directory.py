@@ -1,7 +1,7 @@
 """The directory of one Messaging Server: finds users for logins, recipients and deliveries."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from netmail_common.mail_address import AddressError, MailAddress
@@ -33,10 +33,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAddress:
-    """What becomes of mail to an address; `user` with LOCAL."""
+    """What becomes of mail to an address.
+
+    Attributes:
+        user: with LOCAL and MAILBOX_FULL.
+        catch_all: it is nobody's address; the user gets what nobody has.
+    """
 
     outcome: ResolveOutcome
     user: UserRecord | None = None
+    catch_all: bool = False
 
 
 class UserDirectory:
@@ -265,7 +271,7 @@ class UserDirectory:
     async def _with_id(self, result: ResolvedAddress) -> ResolvedAddress:
         if result.user is None or result.user.id:
             return result
-        return ResolvedAddress(result.outcome, await self.ensure_stored(result.user))
+        return replace(result, user=await self.ensure_stored(result.user))
 
     def _is_free(
         self, lookup: UserLookup, address: MailAddress, context: str, name_key: str
@@ -295,10 +301,11 @@ def _resolve(recipients: Recipients, text: str, size: int) -> ResolvedAddress:
         return ResolvedAddress(ResolveOutcome.UNKNOWN_USER)
     if not recipients.is_local(address):
         return ResolvedAddress(ResolveOutcome.NOT_LOCAL)
-    user = recipients.for_address(address)
+    owner = recipients.owner(address)
+    user = owner or recipients.for_address(address)
     if user is None:
         return ResolvedAddress(ResolveOutcome.UNKNOWN_USER)
     keeps = not user.forward_to or user.keep_copy
     if keeps and not is_role_address(address) and not user.has_room_for(size):
-        return ResolvedAddress(ResolveOutcome.MAILBOX_FULL, user)
-    return ResolvedAddress(ResolveOutcome.LOCAL, user)
+        return ResolvedAddress(ResolveOutcome.MAILBOX_FULL, user, catch_all=owner is None)
+    return ResolvedAddress(ResolveOutcome.LOCAL, user, catch_all=owner is None)

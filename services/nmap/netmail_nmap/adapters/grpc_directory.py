@@ -209,4 +209,5 @@ def _resolved(result: ResolvedAddress) -> pb.Resolved:
         message.user_id = result.user.id
         message.name = result.user.name
         message.context = result.user.context
+        message.catch_all = result.catch_all
     return message

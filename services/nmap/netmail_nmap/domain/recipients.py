@@ -72,7 +72,17 @@ class Recipients:
     def for_address(self, address: MailAddress) -> UserRecord | None:
         """The user who gets mail to an address in one of our domains; None: nobody does.
 
-        In this order: the address itself, without its subaddress, postmaster and abuse, catch-all.
+        Its owner, else the catch-all user.
+        """
+        owner = self.owner(address)
+        if owner is None and self._settings.catch_all is not None:
+            return self._enabled(self._lookup.by_address(self._settings.catch_all.key()))
+        return owner
+
+    def owner(self, address: MailAddress) -> UserRecord | None:
+        """The user whose address it is; None: nobody's, though the catch-all user gets its mail.
+
+        In this order: the address itself, without its subaddress, postmaster and abuse.
         """
         user = self._enabled(self._lookup.by_address(address.key()))
         if user is not None:
@@ -85,8 +95,6 @@ class Recipients:
                 return user
         if is_role_address(plain):
             return self._postmaster()
-        if self._settings.catch_all is not None:
-            return self._enabled(self._lookup.by_address(self._settings.catch_all.key()))
         return None
 
     def is_local(self, address: MailAddress) -> bool:

@@ -110,8 +110,8 @@ class Authentication:
             for address, resolution in zip(asked, found, strict=True):
                 if resolution.outcome is ResolveOutcome.TEMPORARY_FAILURE:
                     raise SmtpError(451, "4.3.0", "Temporary failure, try again later")
-                owner = UserName(resolution.name, resolution.context) if resolution.name else None
-                owners[address] = owner
+                owner = resolution.owner
+                owners[address] = UserName(*owner) if owner is not None else None
         self._sender.check(senders, owners)
 
     def _mechanisms(self) -> tuple[Mechanism, ...]:

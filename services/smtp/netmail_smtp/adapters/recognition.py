@@ -13,7 +13,7 @@ from netmail_common.connmgr import ConnectionManagerUnavailable
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
 from netmail_common.networks import Network
-from netmail_common.nmap import Resolution, ResolveOutcome
+from netmail_common.nmap import Resolution
 
 from netmail_smtp.domain.relay import KnownSender, Stranger, Unknown, Way
 
@@ -172,11 +172,13 @@ def sender_owners(
     """What Resolve said about senders, in the Connection Manager's words."""
     owners = []
     for sender, resolution in zip(senders, found, strict=True):
-        owner = None
-        if resolution.name:
-            owner = connmgr_pb2.UserKey(name=resolution.name, context=resolution.context)
-        elif resolution.outcome is not ResolveOutcome.UNKNOWN_USER:
+        if not resolution.tells_owner:
             continue
+        owner = None
+        if resolution.owner is not None:
+            owner = connmgr_pb2.UserKey(
+                name=resolution.owner.name, context=resolution.owner.context
+            )
         owners.append(connmgr_pb2.SenderOwner(address=sender.wire, owner=owner, known=True))
     return owners
 
