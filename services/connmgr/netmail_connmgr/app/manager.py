@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -19,10 +19,12 @@ from netmail_common.networks import Address, AddressRules, NetworkMap
 from netmail_common.roles import Role
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.mark_journal import MarkJournal
 from netmail_connmgr.adapters.memory_store import MemoryStore, boot_time
 from netmail_connmgr.adapters.own_addresses import own_addresses
+from netmail_connmgr.app.front_ends import front_ends
 from netmail_connmgr.domain.table import TableLimits
 
 __all__ = ["Running", "connection_manager", "run"]
@@ -41,10 +43,12 @@ class Running:
     Attributes:
         ports: of its gRPC server, one for each address that it listens on.
         http_port: of health and metrics; None when off.
+        front_end_ports: of the front ends in this process, by name.
     """
 
     ports: tuple[int, ...]
     http_port: int | None
+    front_end_ports: Mapping[str, Sequence[int]]
 
 
 @contextlib.asynccontextmanager
@@ -93,9 +97,11 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
             )
         )
         stack.callback(service.drain)
+        setup = FrontEndSetup(installation, name, rules, service.desk)
+        front_end_ports = await stack.enter_async_context(front_ends(setup))
         health.set_ready(True)
         log.info("serving", listen=config.listen, table=store.instance_id)
-        yield Running(bound.ports, http_port)
+        yield Running(bound.ports, http_port, front_end_ports)
 
 
 async def run(installation: Installation, name: str, lifecycle: Lifecycle) -> None:
@@ -110,15 +116,9 @@ async def run(installation: Installation, name: str, lifecycle: Lifecycle) -> No
 
 def _config(installation: Installation, name: str) -> ConnectionManagerConfig:
     try:
-        config = installation.connection_manager(name)
+        return installation.connection_manager(name)
     except KeyError:
         raise ConfigError(f"no connection manager is named {name!r}") from None
-    if config.legacy_udp.listen:
-        raise ConfigError(
-            f"connection manager {name!r}: legacy_udp.listen is set, but this version has no UDP"
-            " port 689; leave it empty"
-        )
-    return config
 
 
 def _rules(installation: Installation, name: str) -> AddressRules:
