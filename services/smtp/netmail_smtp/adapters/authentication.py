@@ -1,7 +1,6 @@
 """SMTP AUTH (RFC 4954) for one session, and what the authenticated user may send as."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from netmail_common.connmgr import Revoked, UserKey
 from netmail_common.connmgr.events import boot_time
@@ -17,14 +16,12 @@ from netmail_common.sasl import (
 )
 
 from netmail_smtp.adapters.metrics import AUTHENTICATIONS
+from netmail_smtp.adapters.session_state import SessionState
 from netmail_smtp.domain.identity import AuthenticatedSender, OwnAddresses, UserName
 from netmail_smtp.domain.relay import KnownSender, Way
 from netmail_smtp.protocol.commands import Auth
 from netmail_smtp.protocol.framing import LineTooLong
 from netmail_smtp.protocol.reply import Reply, SmtpError
-
-if TYPE_CHECKING:
-    from netmail_smtp.adapters.session import SmtpSession
 
 _log = get_logger(__name__)
 
@@ -32,7 +29,7 @@ _log = get_logger(__name__)
 class Authentication:
     """Whether this session has authenticated, and as whom."""
 
-    def __init__(self, session: "SmtpSession") -> None:
+    def __init__(self, session: SessionState) -> None:
         self._session = session
         self._failures = 0
         self.known: KnownSender | None = None

@@ -1,22 +1,20 @@
 """Reads message content, by DATA or BDAT, and answers at its end."""
 
-from typing import TYPE_CHECKING
-
 from netmail_common.header import Header
 from netmail_common.logging import get_logger
 
+from netmail_smtp.adapters.authentication import Authentication
 from netmail_smtp.adapters.connection import ClientTimeout
 from netmail_smtp.adapters.intake import IntakeSettings, MessageIntake
 from netmail_smtp.adapters.metrics import MESSAGE_OCTETS, messages
+from netmail_smtp.adapters.session_state import SessionState
+from netmail_smtp.adapters.standing import Standing
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.relay import Way
 from netmail_smtp.domain.trace import Hop, now, with_protocol
 from netmail_smtp.protocol.commands import Bdat
 from netmail_smtp.protocol.data import ChunkReader, DotReader
 from netmail_smtp.protocol.reply import Reply, SmtpError
-
-if TYPE_CHECKING:
-    from netmail_smtp.adapters.session import SmtpSession
 
 _log = get_logger(__name__)
 _GO_AHEAD = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
@@ -25,8 +23,12 @@ _GO_AHEAD = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 class ContentReader:
     """The content of one session's messages, one after the other."""
 
-    def __init__(self, session: "SmtpSession") -> None:
+    def __init__(
+        self, session: SessionState, authentication: Authentication, standing: Standing
+    ) -> None:
         self._session = session
+        self._authentication = authentication
+        self._standing = standing
         self._intake: MessageIntake | None = None
         self._deadline = 0.0
 
@@ -123,7 +125,7 @@ class ContentReader:
         services = session.services
 
         async def check_senders(header: Header) -> None:
-            await session.standing.check_header(transaction, header)
+            await self._standing.check_header(transaction, header)
 
         self._intake = MessageIntake(
             transaction,
@@ -201,7 +203,7 @@ class ContentReader:
             protocol=with_protocol(
                 extended=ehlo.extended,
                 tls=session.tls_active,
-                authenticated=session.authentication.known is not None,
+                authenticated=self._authentication.known is not None,
                 smtputf8=transaction.mail.smtputf8,
             ),
             message_id=transaction.message_id,

@@ -1,18 +1,16 @@
 """Answers RCPT commands, a pipelined batch at a time: one Resolve for all of them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from netmail_common.mail_address import MailAddress
 from netmail_common.nmap import Resolution, ResolveOutcome
 
+from netmail_smtp.adapters.session_state import SessionState
+from netmail_smtp.adapters.standing import Standing
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.relay import KnownSender, RecipientClass, Stranger, Unknown
 from netmail_smtp.protocol.commands import Notify, Rcpt
 from netmail_smtp.protocol.reply import SmtpError
-
-if TYPE_CHECKING:
-    from netmail_smtp.adapters.session import SmtpSession
 
 _CLASSES = {
     ResolveOutcome.LOCAL: RecipientClass.LOCAL,
@@ -27,8 +25,9 @@ _NOBODY = Stranger(Unknown.NO_LOGIN)
 class RecipientDesk:
     """Decides about the recipients of one session's transactions."""
 
-    def __init__(self, session: "SmtpSession") -> None:
+    def __init__(self, session: SessionState, standing: Standing) -> None:
         self._session = session
+        self._standing = standing
 
     async def answer(self, batch: Sequence[Rcpt | SmtpError]) -> list[int]:
         """Replies to each command of the batch, in order.
@@ -77,7 +76,7 @@ class RecipientDesk:
             raise SmtpError(503, "5.5.1", "Say MAIL first")
         if transaction.chunking:
             raise SmtpError(503, "5.5.1", "The message has begun")
-        session.check_rcpt_parameters(rcpt)
+        session.check_parameters(rcpt.names, "RCPT")
         if not address.is_ascii and not transaction.mail.smtputf8:
             raise SmtpError(553, "5.6.7", "This address needs SMTPUTF8")
         if len(transaction.recipients) >= session.limits.recipients:
@@ -92,12 +91,12 @@ class RecipientDesk:
         needs = policy.needs_known_sender(rcpt.path, address, found)
         standing: KnownSender | Stranger | None = transaction.known
         if standing is None and (needs or self._wants_to_be_known(rcpt)):
-            standing = await session.standing.of(transaction)
+            standing = await self._standing.of(transaction)
         if self._helo_refused(standing):
             raise SmtpError(550, "5.7.1", "Your EHLO name is neither a full name nor an address")
         decision = policy.decide(rcpt.path, address, found, standing or _NOBODY)
         known = standing if isinstance(standing, KnownSender) else None
-        session.standing.record(transaction, decision, standing, recipient=str(address))
+        self._standing.record(transaction, decision, standing, recipient=str(address))
         if not decision.accepted:
             reply = decision.reply
             raise SmtpError(reply.code, reply.enhanced, reply.text)

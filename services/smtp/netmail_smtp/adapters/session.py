@@ -7,16 +7,12 @@ from netmail_common.acceptor import ClientInfo
 from netmail_common.logging import get_logger
 
 from netmail_smtp.adapters.authentication import Authentication
-from netmail_smtp.adapters.connection import (
-    ClientTimeout,
-    Connection,
-    ConnectionEnded,
-    EndRequested,
-)
+from netmail_smtp.adapters.connection import ClientTimeout, ConnectionEnded, EndRequested
 from netmail_smtp.adapters.content import ContentReader
 from netmail_smtp.adapters.metrics import VerbMetrics, sessions
 from netmail_smtp.adapters.recipients import RecipientDesk
 from netmail_smtp.adapters.services import Listener, Services
+from netmail_smtp.adapters.session_state import LineWithoutEnd, SessionState
 from netmail_smtp.adapters.standing import Standing
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.protocol.commands import (
@@ -39,8 +35,6 @@ _log = get_logger(__name__)
 _INTERNAL_ERROR = Reply(451, "4.3.0", "Internal error, try again later")
 _TIMEOUT = Reply(421, "4.4.2", "Timeout, closing the connection")
 _NO_LINE_END = Reply(500, "5.5.2", "The line is too long")
-_MAX_DROPPED = 1024 * 1024
-"""Octets of a line without end before the session ends."""
 _HELP = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(VERBS)))
 _VRFY = Reply(252, "2.1.5", "Cannot VRFY; send mail and it will be tried")
 _EXPN = Reply(252, "2.1.5", "Cannot EXPN")
@@ -48,23 +42,8 @@ _LINGER = 3.0
 _LINGER_OCTETS = 8 * 1024 * 1024
 _metrics = VerbMetrics()
 
-# What a client may give as MAIL or RCPT parameter only while the extension is on.
-_PARAMETER_EXTENSIONS = {
-    "SIZE": "SIZE",
-    "BODY": "8BITMIME",
-    "SMTPUTF8": "SMTPUTF8",
-    "RET": "DSN",
-    "ENVID": "DSN",
-    "NOTIFY": "DSN",
-    "ORCPT": "DSN",
-}
 
-
-class LineWithoutEnd(Exception):
-    """The client sends one line for ever."""
-
-
-class SmtpSession(Connection):
+class SmtpSession(SessionState):
     """One client's session on one listener.
 
     Args:
@@ -74,24 +53,11 @@ class SmtpSession(Connection):
     """
 
     def __init__(self, client: ClientInfo, services: Services, listener: Listener) -> None:
-        limits = services.limits
-        super().__init__(
-            client, line_limit=limits.command_line, session_timeout=limits.session_timeout
-        )
-        self.services = services
-        self.listener = listener
-        self.limits = limits
-        self.ehlo: Ehlo | None = None
-        self.transaction: Transaction | None = None
+        super().__init__(client, services, listener)
         self.authentication = Authentication(self)
-        self.standing = Standing(self)
-        self._recipients = RecipientDesk(self)
-        self._content = ContentReader(self)
-        self._errors = 0
-        self._relay_refusals = 0
-        self._commands = 0
-        self._closing = False
-        self._unread_upload = False
+        self._standing = Standing(self, self.authentication)
+        self._recipients = RecipientDesk(self, self._standing)
+        self._content = ContentReader(self, self.authentication, self._standing)
 
     async def _handle_client(self) -> None:
         """The whole session. No exception leaves it, and none reaches the client as text."""
@@ -129,7 +95,7 @@ class SmtpSession(Connection):
             try:
                 line = self.input.take_line()
             except LineTooLong:
-                self._refuse(CommandSyntaxError(500, "5.5.2", "The line is too long"))
+                self.refuse(CommandSyntaxError(500, "5.5.2", "The line is too long"))
                 continue
             if line is None:
                 await self.flush(timeout)
@@ -146,13 +112,6 @@ class SmtpSession(Connection):
         await self.flush(timeout)
         if self._unread_upload:
             await self.linger(_LINGER, _LINGER_OCTETS)
-
-    def check_patience(self, deadline: float) -> None:
-        """Raises: LineWithoutEnd, ClientTimeout."""
-        if self.input.dropped > _MAX_DROPPED:
-            raise LineWithoutEnd
-        if self.loop.time() >= deadline:
-            raise ClientTimeout
 
     async def _greet(self) -> None:
         config = self.listener.config
@@ -172,12 +131,12 @@ class SmtpSession(Connection):
             if len(line) > self.limits.command_line and line[:5].upper() != b"AUTH ":
                 raise CommandSyntaxError(500, "5.5.2", "The line is too long")  # noqa: TRY301 - one place for all refusals
             verb, command = parse_command(line)
-            self._count_command()
+            self.count_command()
             reply = await self._dispatch(verb, command)
             if reply is not None:
                 self.reply(reply)
         except SmtpError as error:
-            self._refuse(error)
+            self.refuse(error)
             verb = _known_verb(line) if verb == "?" else verb
         except (ConnectionEnded, ClientTimeout, EndRequested, LineWithoutEnd):
             raise
@@ -254,7 +213,7 @@ class SmtpSession(Connection):
     async def smtp_MAIL(self, command: Mail) -> Reply:  # noqa: N802 - aiosmtpd's naming
         """MAIL: begins a transaction."""
         self.require_greeting()
-        self._check_parameters(command.names, "MAIL")
+        self.check_parameters(command.names, "MAIL")
         if self.transaction is not None:
             raise SmtpError(503, "5.5.1", "A transaction is under way")
         limit = self.limits.message_size
@@ -272,7 +231,7 @@ class SmtpSession(Connection):
             line = self.input.take_line_if(b"RCPT")
             if line is None:
                 break
-            self._count_command()
+            self.count_command()
             batch.append(_parse_rcpt(line, self.limits.command_line))
         for code in (await self._recipients.answer(batch))[1:]:
             _metrics.observe("RCPT", code, 0.0)
@@ -297,75 +256,10 @@ class SmtpSession(Connection):
         self.session.extended_smtp = False
         self.authentication.forget()
 
-    def require_greeting(self) -> Ehlo:
-        """Raises: SmtpError 503."""
-        if self.ehlo is None:
-            raise SmtpError(503, "5.5.1", "Say EHLO first")
-        return self.ehlo
-
     def drop_transaction(self) -> None:
         """Forgets the transaction, and the content that came for it."""
         self.transaction = None
         self._content.abandon()
-
-    def message_accepted(self) -> None:
-        """Something was delivered: the client may go on as long as it likes."""
-        self._commands = 0
-
-    @property
-    def closing(self) -> bool:
-        """Whether the session ends after the replies that wait."""
-        return self._closing
-
-    def count_relay_refusal(self) -> None:
-        """After too many of them the session ends."""
-        self._relay_refusals += 1
-
-    def refuse(self, error: SmtpError) -> None:
-        """Replies with a refusal, and ends the session when there were too many."""
-        self._refuse(error)
-
-    def check_rcpt_parameters(self, rcpt: Rcpt) -> None:
-        """Raises: SmtpError: a parameter of an extension that is off."""
-        self._check_parameters(rcpt.names, "RCPT")
-
-    @property
-    def helo_name(self) -> str:
-        """What the client calls itself."""
-        return self.ehlo.name if self.ehlo else ""
-
-    def _check_parameters(self, names: frozenset[str], verb: str) -> None:
-        if not names:
-            return
-        extended = self.ehlo is not None and self.ehlo.extended
-        for name in sorted(names):
-            extension = _PARAMETER_EXTENSIONS.get(name)
-            if not extended or (extension and extension not in self.listener.extensions):
-                raise SmtpError(555, "5.5.4", f"{verb} parameter {name} not recognized")
-
-    def _count_command(self) -> None:
-        self._commands += 1
-        if self._commands > self.limits.commands:
-            raise SmtpError(421, "4.7.0", "Too many commands without a message", close=True)
-
-    def _refuse(self, error: SmtpError) -> None:
-        self.reply(error.reply)
-        if error.close:
-            self._closing = self._unread_upload = True
-            return
-        # "Not now" is no fault of the client's: who has too many recipients sends the rest later.
-        self._errors += error.reply.code >= 500
-        if self._relay_refusals >= self.limits.relay_refusals:
-            self.say_goodbye("Too many refused recipients")
-        elif self._errors >= self.limits.errors:
-            self.say_goodbye("Too many errors")
-
-    def say_goodbye(self, text: str) -> None:
-        """Ends the session with a 421 of its own behind the last reply."""
-        if not self._closing:
-            _log.info("session ended by us", address=self.address, reason=text)
-            self.reply(Reply(421, "4.7.0", text))
-            self._closing = True
 
     def _last_words(self, reply: Reply) -> None:
         """Writes a reply if it can be written without waiting."""

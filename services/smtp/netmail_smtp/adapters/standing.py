@@ -1,7 +1,6 @@
 """What a client may do, by AUTH, allowed network or login, and which senders it may use."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from netmail_common.config import SenderBinding
 from netmail_common.header import Header
@@ -9,15 +8,14 @@ from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
 from netmail_common.nmap import ResolveOutcome
 
+from netmail_smtp.adapters.authentication import Authentication
 from netmail_smtp.adapters.metrics import relay_decisions
 from netmail_smtp.adapters.recognition import sender_owners
+from netmail_smtp.adapters.session_state import SessionState
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.identity import header_senders
 from netmail_smtp.domain.relay import Decision, KnownSender, Stranger, Unknown, Way
 from netmail_smtp.protocol.reply import SmtpError
-
-if TYPE_CHECKING:
-    from netmail_smtp.adapters.session import SmtpSession
 
 _log = get_logger(__name__)
 
@@ -25,8 +23,9 @@ _log = get_logger(__name__)
 class Standing:
     """The standing of one session's client, found out when it first matters."""
 
-    def __init__(self, session: "SmtpSession") -> None:
+    def __init__(self, session: SessionState, authentication: Authentication) -> None:
         self._session = session
+        self._authentication = authentication
 
     async def of(self, transaction: Transaction) -> KnownSender | Stranger:
         """Who the client is, for this transaction's envelope sender.
@@ -49,9 +48,9 @@ class Standing:
         Raises: SmtpError.
         """
         session = self._session
-        if session.authentication.known is not None:
+        if self._authentication.known is not None:
             if session.listener.after_auth is not SenderBinding.ANY:
-                await session.authentication.check_senders(header_senders(header))
+                await self._authentication.check_senders(header_senders(header))
             return
         known = transaction.known
         if known is None or known.way is Way.NETWORK:
