@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from netmail_common.connmgr.decision import decide
-from netmail_common.connmgr.model import Registration, SenderDecision, UserKey
+from netmail_common.connmgr.model import ANONYMOUS, Registration, SenderDecision, UserKey
 from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
@@ -105,13 +105,15 @@ class LocalDesk:
         if self.count_failure is not None:
             await self.count_failure(question)
 
-    async def log_out(self, user: UserKey, client_address: bytes) -> None:
+    async def log_out(self, user: UserKey | None, client_address: bytes) -> None:
         """Ends the login of a user from an address; of a name that none can have, nothing.
+
+        Without a user it ends everybody's from there.
 
         Raises: ValueError, for an address that is none; FrontDeskUnavailable.
         """
         try:
-            check_user(user)
+            check_user(user or ANONYMOUS)
         except NotAdmitted:
             return
         where = self.networks.locate(client_address)

@@ -63,5 +63,5 @@ class FrontDesk(Protocol):
     async def login_failed(self, question: ConnectionQuestion) -> None:
         """Counts a failed login."""
 
-    async def log_out(self, user: UserKey, client_address: bytes) -> None:
-        """Ends the login of a user from an address."""
+    async def log_out(self, user: UserKey | None, client_address: bytes) -> None:
+        """Ends the login of a user from an address; without a user everybody's from there."""
