@@ -8,6 +8,7 @@ from netmail_common.connmgr.events import (
     Lost,
     Revoked,
     SnapshotEnded,
+    Suspected,
     WatchEvent,
     WatchMode,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Lost",
     "Revoked",
     "SnapshotEnded",
+    "Suspected",
     "UserKey",
     "WatchEvent",
     "WatchMode",

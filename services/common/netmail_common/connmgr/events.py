@@ -16,6 +16,7 @@ __all__ = [
     "Lost",
     "Revoked",
     "SnapshotEnded",
+    "Suspected",
     "WatchEvent",
     "WatchMode",
     "boot_time",
@@ -44,11 +45,13 @@ class Connected:
         lifetime: of a login, seconds.
         resumed: what was missed follows. False: revocations that still bind follow, with FULL
             every live login; what the watcher had is void.
+        check_connections: every connection is to be asked about, not only suspected ones.
     """
 
     instance_id: str
     lifetime: float
     resumed: bool = False
+    check_connections: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,40 @@ class Revoked:
         return revocation.covers(user, network, verified, credential_epoch)
 
 
-WatchEvent = Connected | Lost | SnapshotEnded | Changed | Revoked
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """Whose logins are to be asked about, since many have failed.
+
+    Attributes:
+        added: users, and networks by their key (Located.key).
+        removed: those that are suspected no more.
+        complete: all that are suspected were told since the stream began.
+        everybody: they are too many to be told.
+    """
+
+    added: frozenset[UserKey | bytes]
+    removed: frozenset[UserKey | bytes] = frozenset()
+    complete: bool = False
+    everybody: bool = False
+
+
+WatchEvent = Connected | Lost | SnapshotEnded | Changed | Revoked | Suspected
+
+
+def suspected_event(message: connmgr_pb2.SuspicionChanges) -> Suspected:
+    """Reads a change of suspicions."""
+    return Suspected(
+        added=frozenset(map(_suspect, message.added)),
+        removed=frozenset(map(_suspect, message.removed)),
+        complete=message.complete,
+        everybody=message.everybody,
+    )
+
+
+def _suspect(message: connmgr_pb2.Suspicion) -> UserKey | bytes:
+    if message.network:
+        return message.network
+    return UserKey(message.user.name, message.user.context)
 
 
 def revoked_event(

@@ -17,6 +17,7 @@ from netmail_common.connmgr.events import (
     WatchMode,
     boot_time,
     revoked_event,
+    suspected_event,
 )
 from netmail_common.grpc_errors import error_reason
 from netmail_common.logging import get_logger
@@ -162,7 +163,12 @@ class Watcher:
                 if not hello.resumed:
                     self._instance_id, self._revision = "", 0
                 self._pending = hello.instance_id
-                return Connected(hello.instance_id, hello.login_lifetime_seconds, hello.resumed)
+                return Connected(
+                    hello.instance_id,
+                    hello.login_lifetime_seconds,
+                    hello.resumed,
+                    hello.check_connections,
+                )
             case "snapshot_end":
                 self._complete, self._instance_id = True, self._pending
                 self._move(message.revision)
@@ -173,5 +179,7 @@ class Watcher:
             case "changes":
                 self._move(message.revision)
                 return Changed(message.revision, tuple(message.changes.changes))
+            case "suspicions":
+                return suspected_event(message.suspicions)
             case _:
                 return None
