@@ -7,6 +7,7 @@ import typer
 
 from netmail_cli.commands.configuration import config_app
 from netmail_cli.commands.demo import demo
+from netmail_cli.commands.devices import device_app
 from netmail_cli.commands.logins import login_app
 from netmail_cli.commands.queue import queue_app
 from netmail_cli.commands.run import run
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("demo")(demo)
+user_app.add_typer(device_app, name="device")
 app.add_typer(user_app, name="user")
 app.add_typer(context_app, name="context")
 app.add_typer(login_app, name="login")

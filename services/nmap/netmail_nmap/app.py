@@ -24,6 +24,12 @@ from netmail_common.roles import Role
 
 from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.authenticator import Authenticator
+from netmail_nmap.adapters.device_administration import (
+    DeviceAdministration,
+    DeviceUses,
+    end_old_devices,
+)
+from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
 from netmail_nmap.adapters.grpc_directory import DirectoryService
@@ -48,6 +54,7 @@ _SERVICES = (
     "netmail.nmap.v1.QueueService",
 )
 
+_OLD_DEVICES_EVERY = 30.0
 log = get_logger(__name__)
 
 
@@ -88,6 +95,10 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
         stack.push_async_callback(hasher.close)
         administration = UserAdministration(directory, hasher)
         await _create_initial_users(config, administration)
+        device_key = await directory.store.secret("device passwords")
+        uses = DeviceUses(directory.store)
+        for work in (uses.run(), _end_old_devices(directory)):
+            stack.push_async_callback(_cancel, asyncio.create_task(work))
         directory_service = DirectoryService(
             config,
             directory,
@@ -97,8 +108,10 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
                 hasher,
                 VerifiedPasswords(config.nmap.argon2.cache, time.monotonic),
                 await directory.store.secret("scram"),
+                DevicePasswords(device_key, uses),
             ),
             administration,
+            DeviceAdministration(administration, device_key),
         )
         mailbox_service = MailboxService(store, max_message_size=config.nmap.max_message_size)
         queue_service = QueueService(
@@ -251,6 +264,16 @@ async def _create_initial_users(
                 ) from error
             if created:
                 log.info("initial user created", user=user.name, context=context.name)
+
+
+async def _end_old_devices(directory: UserDirectory) -> None:
+    """Ends logins with device passwords that have come to their end, until cancelled."""
+    while True:
+        try:
+            await end_old_devices(directory.store, time.time())
+        except StoreUnavailable:
+            log.warning("device passwords were not looked through")
+        await asyncio.sleep(_OLD_DEVICES_EVERY)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from netmail_common.mail_address import parse_mail_address
 from netmail_nmap.adapters.administration import UserAdministration
+from netmail_nmap.adapters.device_administration import DeviceUses
+from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
 from netmail_nmap.adapters.hashing import PasswordHasher
@@ -16,6 +18,7 @@ from netmail_nmap.adapters.sqlite import Store, open_store
 from netmail_nmap.domain.credentials import HashParameters
 from netmail_nmap.domain.recipients import DirectorySettings
 
+DEVICE_KEY = b"d" * 32
 CHEAP = HashParameters(time_cost=1, memory_kib=8)
 
 
@@ -81,3 +84,8 @@ def directory(directory_with: Callable[..., UserDirectory]) -> UserDirectory:
 @pytest.fixture
 def users(directory: UserDirectory, hasher: PasswordHasher) -> UserAdministration:
     return UserAdministration(directory, hasher)
+
+
+@pytest.fixture
+def devices(directory: UserDirectory) -> DevicePasswords:
+    return DevicePasswords(DEVICE_KEY, DeviceUses(directory.store))

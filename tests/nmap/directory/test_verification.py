@@ -10,6 +10,7 @@ from netmail_common.config import Installation, parse_config
 from netmail_common.sasl import parse_client_first
 from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.authenticator import Asker, Authenticator, AuthOutcome
+from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.domain.credentials import fake_verifier, make_credentials, verify_password
@@ -91,10 +92,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 def authenticator(
-    directory: UserDirectory, counting: CountingHasher, clock: Clock
+    directory: UserDirectory, counting: CountingHasher, clock: Clock, devices: DevicePasswords
 ) -> Authenticator:
     return Authenticator(
-        installation(), directory, counting, VerifiedPasswords(60, clock), b"s" * 32
+        installation(), directory, counting, VerifiedPasswords(60, clock), b"s" * 32, devices
     )
 
 
@@ -125,13 +126,13 @@ async def test_a_verified_password_costs_no_second_hash_until_its_time_is_over(
 
 
 async def test_a_password_is_hashed_anew_when_the_parameters_have_changed(
-    users: UserAdministration, directory: UserDirectory, clock: Clock
+    users: UserAdministration, directory: UserDirectory, clock: Clock, devices: DevicePasswords
 ) -> None:
     alice = await users.create("alice", "", "wonderland")
     stronger = CountingHasher()
     stronger.parameters = replace(CHEAP, time_cost=2, scram_iterations=5000)
     authenticator = Authenticator(
-        installation(), directory, stronger, VerifiedPasswords(60, clock), b"s" * 32
+        installation(), directory, stronger, VerifiedPasswords(60, clock), b"s" * 32, devices
     )
     for wrong in ("x", ""):
         await outcome(authenticator, "alice", wrong)
@@ -289,7 +290,10 @@ async def test_scram_for_a_user_of_somebody_else_is_passed_on(
 
 
 async def test_scram_is_refused_where_a_context_keeps_no_verifiers(
-    users: UserAdministration, directory: UserDirectory, counting: CountingHasher
+    users: UserAdministration,
+    directory: UserDirectory,
+    counting: CountingHasher,
+    devices: DevicePasswords,
 ) -> None:
     await users.create("alice", "", "wonderland")
     authenticator = Authenticator(
@@ -298,6 +302,7 @@ async def test_scram_is_refused_where_a_context_keeps_no_verifiers(
         counting,
         VerifiedPasswords(60, lambda: 0.0),
         b"s" * 32,
+        devices,
     )
     assert await scram(authenticator, "alice", "wonderland") == (
         AuthOutcome.INVALID_CREDENTIALS,

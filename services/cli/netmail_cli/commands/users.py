@@ -15,7 +15,7 @@ from netmail_cli.admin import Administrator, administrator, pages
 from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
 from netmail_cli.exit_codes import ExitCode
 
-__all__ = ["address_app", "context_app", "find_user", "user_app"]
+__all__ = ["UserArgument", "address_app", "context_app", "find_user", "user_app", "user_ref"]
 
 user_app = typer.Typer(no_args_is_help=True, help="Users of the contexts.")
 address_app = typer.Typer(no_args_is_help=True, help="Mail addresses of a user.")
@@ -145,7 +145,7 @@ def passwd(
             server, found = await find_user(admin, user, context)
             password = _new_password(password_stdin=password_stdin, generate=generate)
             answer = await admin.directory(server).SetPassword(
-                pb.SetPasswordRequest(user=_ref(found), password=password)
+                pb.SetPasswordRequest(user=user_ref(found), password=password)
             )
         record = user_record(answer.user)
         if generate:
@@ -213,7 +213,7 @@ def set_user(  # noqa: PLR0917 - typer reads options from parameters
             raise Failure(ExitCode.USAGE, "say --quota, --forward-to or --no-forward")
         async with administrator(config, state) as admin:
             server, found = await find_user(admin, user, context)
-            change.user.CopyFrom(_ref(found))
+            change.user.CopyFrom(user_ref(found))
             answer = await admin.directory(server).UpdateUser(change)
         output.record(user_record(answer.user))
 
@@ -240,7 +240,7 @@ def remove(
                 if not sys.stdin.isatty():
                     raise Failure(ExitCode.USAGE, "say --yes to remove a user and all mail")
                 typer.confirm(f"Remove {name} and all mail?", abort=True)
-            await admin.directory(server).DeleteUser(pb.DeleteUserRequest(user=_ref(found)))
+            await admin.directory(server).DeleteUser(pb.DeleteUserRequest(user=user_ref(found)))
         output.done(f"{name} is removed", user_record(found))
 
     perform(output, work)
@@ -262,7 +262,7 @@ def add_address(
         async with administrator(config, state) as admin:
             server, found = await find_user(admin, user, context)
             answer = await admin.directory(server).AddAddress(
-                pb.AddAddressRequest(user=_ref(found), address=address)
+                pb.AddAddressRequest(user=user_ref(found), address=address)
             )
         output.done(
             f"{found.name} has {', '.join(answer.user.addresses)}", user_record(answer.user)
@@ -287,7 +287,7 @@ def remove_address(
         async with administrator(config, state) as admin:
             server, found = await find_user(admin, user, context)
             answer = await admin.directory(server).RemoveAddress(
-                pb.RemoveAddressRequest(user=_ref(found), address=address)
+                pb.RemoveAddressRequest(user=user_ref(found), address=address)
             )
         output.done(
             f"{found.name} has {', '.join(answer.user.addresses)}", user_record(answer.user)
@@ -384,7 +384,7 @@ def _set_disabled(
         async with administrator(config, state) as admin:
             server, found = await find_user(admin, user, context)
             answer = await admin.directory(server).SetUserDisabled(
-                pb.SetUserDisabledRequest(user=_ref(found), disabled=disabled)
+                pb.SetUserDisabledRequest(user=user_ref(found), disabled=disabled)
             )
         word = "disabled" if disabled else "enabled"
         output.done(f"{found.name}@{found.context} is {word}", user_record(answer.user))
@@ -452,7 +452,8 @@ def _context_for_new_user(
     return next(iter(contexts.items()))
 
 
-def _ref(user: pb.User) -> pb.UserRef:
+def user_ref(user: pb.User) -> pb.UserRef:
+    """How requests name a user that was found."""
     return pb.UserRef(name=user.name, context=user.context)
 
 

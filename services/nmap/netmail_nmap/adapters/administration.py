@@ -105,7 +105,7 @@ class UserAdministration:
         """
         self._writable((await self.get(name, context)).context)
         credentials = await self._credentials(password)
-        return await self._change(
+        return await self.change(
             name, context, lambda changes, user: changes.set_credentials(user.id, credentials)
         )
 
@@ -119,7 +119,7 @@ class UserAdministration:
             if user.disabled != disabled:
                 changes.set_disabled(user.id, disabled=disabled)
 
-        return await self._change(name, context, change)
+        return await self.change(name, context, change)
 
     async def delete(self, name: str, context: str) -> None:
         """Removes a user with all his mail; logins and sessions end.
@@ -144,7 +144,7 @@ class UserAdministration:
                 raise AddressTaken
             changes.add_address(user.id, address.key(), address.wire)
 
-        return await self._change(name, context, add)
+        return await self.change(name, context, add)
 
     async def remove_address(self, name: str, context: str, text: str) -> UserRecord:
         """Raises: UserNotFound, InvalidAddress, AddressNotFound, StoreUnavailable."""
@@ -154,11 +154,11 @@ class UserAdministration:
             if not changes.remove_address(user.id, address.key()):
                 raise AddressNotFound
 
-        return await self._change(name, context, remove)
+        return await self.change(name, context, remove)
 
     async def set_quota(self, name: str, context: str, quota_bytes: int) -> UserRecord:
         """Octets; 0: unlimited. Raises: UserNotFound, StoreUnavailable."""
-        return await self._change(
+        return await self.change(
             name, context, lambda changes, user: changes.set_quota(user.id, quota_bytes)
         )
 
@@ -172,15 +172,29 @@ class UserAdministration:
         if len(forward_to) > MAX_FORWARD_TARGETS:
             raise InvalidAddress(f"at most {MAX_FORWARD_TARGETS} addresses to forward to")
         targets = list(dict.fromkeys(_address(text).wire for text in forward_to))
-        return await self._change(
+        return await self.change(
             name,
             context,
             lambda changes, user: changes.set_forwarding(user.id, targets, keep_copy=keep_copy),
         )
 
-    async def _change(
+    async def read(self, name: str, context: str, work: Callable[[UserLookup, UserRecord], T]) -> T:
+        """Reads something of a user, on one snapshot.
+
+        Raises: UserNotFound, StoreUnavailable.
+        """
+        return await self._directory.store.read(
+            lambda stored: work(stored, self._find(stored, name, context))
+        )
+
+    async def change(
         self, name: str, context: str, work: Callable[[UserChanges, UserRecord], None]
     ) -> UserRecord:
+        """Changes something of a user, who has a place in the storage then; the user after it.
+
+        Raises: UserNotFound, StoreUnavailable, and what WORK raises.
+        """
+
         def change(changes: UserChanges) -> UserRecord:
             user = self._find(changes, name, context)
             if not user.id:

@@ -11,6 +11,7 @@ from netmail_common.metrics import counter
 from netmail_common.nmap import scram_offered
 from netmail_common.sasl import AuthMalformed, parse_client_first, prepare_password
 
+from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.domain.credentials import fake_verifier, is_outdated, make_credentials
@@ -42,11 +43,13 @@ class AuthAnswer:
     Attributes:
         user: with OK.
         data: a SCRAM message, with CONTINUE and OK.
+        device: name of the device whose password it was.
     """
 
     outcome: AuthOutcome
     user: UserRecord | None = None
     data: bytes = b""
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Authenticator:
         hasher: off the event loop.
         verified: passwords that were verified a moment ago.
         scram_secret: makes the salts of users who do not exist.
+        devices: judges the passwords of single devices.
     """
 
     def __init__(
@@ -94,12 +98,14 @@ class Authenticator:
         hasher: PasswordHasher,
         verified: VerifiedPasswords,
         scram_secret: bytes,
+        devices: DevicePasswords,
     ) -> None:
         self._installation = installation
         self._directory = directory
         self._hasher = hasher
         self._verified = verified
         self._scram_secret = scram_secret
+        self._devices = devices
         # Of a password that nobody has: verifying against it takes as long as against a real one.
         self._nobodys_hash = make_credentials(scram_secret.hex(), hasher.parameters).password_hash
 
@@ -157,6 +163,11 @@ class Authenticator:
         if user is None:
             await self._hasher.verify(self._dummy_hash(), prepared)
             return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
+        device = self._devices.find(user, password)
+        if device is not None:
+            admitted = self._devices.admit(device, asker.service, asker.client_address)
+            outcome = AuthOutcome.OK if admitted else AuthOutcome.INVALID_CREDENTIALS
+            return AuthAnswer(outcome, user if admitted else None, device=device.name)
         if not self._verified.has(user, prepared):
             if not await self._hasher.verify(user.credentials.password_hash, prepared):
                 return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
@@ -232,4 +243,5 @@ def _report(answer: AuthAnswer, username: str, asker: Asker) -> None:
         service=asker.service,
         messaging_server=asker.messaging_server,
         client=asker.client_address,
+        **({"device": answer.device} if answer.device else {}),
     )

@@ -2,11 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from netmail_nmap.adapters import device_store
 from netmail_nmap.adapters.schema import (
     pending_revocations,
     store_meta,
@@ -25,6 +26,7 @@ from netmail_nmap.adapters.sqlite import (
     ids_of,
     remove_all,
 )
+from netmail_nmap.domain.devices import DeviceUse, NewDevice
 from netmail_nmap.domain.errors import UserNotFound
 from netmail_nmap.domain.users import (
     Credentials,
@@ -121,6 +123,14 @@ class SqliteUserLookup:
         """Every user of a context."""
         return [self._record(row) for row in _OF_CONTEXT.all(self._driver, context=context)]
 
+    def devices_of(self, user_id: int) -> list[DeviceUse]:
+        """The user's device passwords, in the order in which they were made."""
+        return device_store.uses_of(self._driver, user_id)
+
+    def has_old_devices(self, now: int) -> bool:
+        """Whether a device password has come to its end and its logins were not revoked yet."""
+        return device_store.has_due(self._driver, now)
+
     def page(self, contexts: Sequence[str], after_id: int, limit: int) -> list[UserRecord]:
         """Users by ascending id."""
         rows = _PAGE.all(self._driver, contexts=id_list(contexts), after=after_id, count=limit)
@@ -144,6 +154,7 @@ class SqliteUserLookup:
             forward_to=tuple(json.loads(row[13])),
             keep_copy=bool(row[14]),
             addresses=tuple(text for (text,) in _ADDRESSES.all(self._driver, user_id=row[0])),
+            devices=device_store.devices_of(self._driver, row[0]),
         )
 
 
@@ -245,6 +256,27 @@ class SqliteUserChanges(SqliteUserLookup):
         """Where mail goes; empty: nowhere."""
         self._update(user_id, forward_to=json.dumps(list(forward_to)), keep_copy=keep_copy)
 
+    def add_device(self, user_id: int, device: NewDevice) -> None:
+        """Stores a device password. The caller has checked that the name is free."""
+        device_store.insert_device(self._connection, user_id, device, self._now_ms // 1000)
+
+    def remove_device(self, user_id: int, name_key: str) -> bool:
+        """Removes a device password and raises the credential epoch; False: there is none."""
+        removed = device_store.remove_device(self._connection, user_id, name_key)
+        if removed:
+            self._revoke(user_id)
+        return removed
+
+    def end_devices(self, now: int) -> int:
+        """Raises the credential epoch of users whose device passwords have come to their end.
+
+        Once for each password. Returns: how many users.
+        """
+        ended = device_store.due_devices(self._connection, now)
+        for user_id in ended:
+            self._revoke(user_id)
+        return len(ended)
+
     def _update(self, user_id: int, **values: Any) -> None:
         self._connection.execute(sa.update(users).where(users.c.id == user_id).values(**values))
 
@@ -302,6 +334,15 @@ class SqliteDirectoryStore:
             return await self._core.writer.run(in_transaction)
         finally:
             self._version += 1
+
+    async def devices_used(self, uses: Mapping[int, tuple[int, str]]) -> None:
+        """Stores when and from where devices were used; no login depends on it.
+
+        Raises: StoreUnavailable.
+        """
+        await self._core.writer.run(
+            lambda transaction: device_store.store_uses(transaction.driver, uses)
+        )
 
     async def list_users(
         self, contexts: Sequence[str], after_id: int, limit: int

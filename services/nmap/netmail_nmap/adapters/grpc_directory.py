@@ -12,8 +12,10 @@ from netmail_common.metrics import counter
 
 from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.authenticator import Authenticator
+from netmail_nmap.adapters.device_administration import DeviceAdministration
 from netmail_nmap.adapters.directory import ResolvedAddress, UserDirectory
 from netmail_nmap.adapters.grpc_authenticate import AuthenticateSession
+from netmail_nmap.domain.devices import DeviceUse
 from netmail_nmap.domain.directory_errors import ContextNotFound
 from netmail_nmap.domain.errors import InvalidRequest
 from netmail_nmap.domain.users import UserRecord
@@ -36,11 +38,13 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
         directory: UserDirectory,
         authenticator: Authenticator,
         administration: UserAdministration,
+        devices: DeviceAdministration,
     ) -> None:
         self._config = config
         self._directory = directory
         self._authenticator = authenticator
         self._administration = administration
+        self._devices = devices
         self._stop = asyncio.Event()
 
     def drain(self) -> None:
@@ -186,6 +190,56 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
                 name, where, request.forward.forward_to, keep_copy=request.forward.keep_copy
             )
         return pb.UpdateUserResponse(user=_user(user))
+
+    async def CreateDevicePassword(
+        self, request: pb.CreateDevicePasswordRequest, context: Any
+    ) -> pb.CreateDevicePasswordResponse:
+        """Makes a password for one device of a user."""
+        del context
+        wanted = request.device
+        made, password = await self._devices.create(
+            request.user.name,
+            request.user.context,
+            wanted.name,
+            wanted.services,
+            wanted.networks,
+            wanted.expires_in_seconds if wanted.HasField("expires_in_seconds") else None,
+        )
+        return pb.CreateDevicePasswordResponse(
+            device=_device(made, self._devices.now()), password=password
+        )
+
+    async def ListDevicePasswords(
+        self, request: pb.ListDevicePasswordsRequest, context: Any
+    ) -> pb.ListDevicePasswordsResponse:
+        """A user's device passwords."""
+        del context
+        found = await self._devices.list(request.user.name, request.user.context)
+        now = self._devices.now()
+        return pb.ListDevicePasswordsResponse(devices=[_device(one, now) for one in found])
+
+    async def DeleteDevicePassword(
+        self, request: pb.DeleteDevicePasswordRequest, context: Any
+    ) -> pb.DeleteDevicePasswordResponse:
+        """Removes a device password; the user's logins and sessions end."""
+        del context
+        await self._devices.remove(request.user.name, request.user.context, request.name)
+        return pb.DeleteDevicePasswordResponse()
+
+
+def _device(use: DeviceUse, now: float) -> pb.DevicePassword:
+    device = use.device
+    return pb.DevicePassword(
+        name=device.name,
+        services=sorted(device.services),
+        networks=[str(network) for network in device.networks],
+        expires_in_seconds=(
+            None if device.expires_at is None else max(0, device.expires_at - int(now))
+        ),
+        created_seconds_ago=max(0, int(now) - use.created_at),
+        used_seconds_ago=None if use.used_at is None else max(0, int(now) - use.used_at),
+        used_from=use.used_from,
+    )
 
 
 def _user(user: UserRecord) -> pb.User:

@@ -79,6 +79,28 @@ user_addresses = Table(
     sqlite_with_rowid=False,
 )
 
+device_passwords = Table(
+    "device_passwords",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("user_id", _Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False),
+    # HMAC of the password, which is too long to be guessed.
+    Column("digest", LargeBinary, nullable=False),
+    # JSON arrays; empty: all services, any network.
+    Column("services", Text, nullable=False, server_default="[]"),
+    Column("networks", Text, nullable=False, server_default="[]"),
+    Column("expires_at", BigInteger),
+    # Its logins were revoked when it had come to its end.
+    Column("ended", Boolean, nullable=False, server_default=false()),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("used_from", Text, nullable=False, server_default=""),
+    UniqueConstraint("user_id", "name_key"),
+    sqlite_autoincrement=True,
+)
+
 pending_revocations = Table(
     "pending_revocations",
     metadata,

@@ -61,6 +61,30 @@ class InvalidAddress(NmapError):
     default_message = "not a mail address"
 
 
+class DeviceExists(NmapError):
+    """The user has a device password of this name."""
+
+    default_status = grpc.StatusCode.ALREADY_EXISTS
+    default_reason = "DEVICE_EXISTS"
+    default_message = "the user has a device password of that name"
+
+
+class DeviceNotFound(NmapError):
+    """The user has no device password of this name."""
+
+    default_status = grpc.StatusCode.NOT_FOUND
+    default_reason = "DEVICE_NOT_FOUND"
+    default_message = "the user has no device password of that name"
+
+
+class InvalidDevice(NmapError):
+    """A device password cannot be made like that."""
+
+    default_status = grpc.StatusCode.INVALID_ARGUMENT
+    default_reason = "DEVICE_INVALID"
+    default_message = "not a device password"
+
+
 class InvalidPassword(NmapError):
     """Not a password."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from netmail_common.mail_address import AddressError, MailAddress, fold, parse_mail_address
 from netmail_common.sasl import check_user_name
 
+from netmail_nmap.domain.devices import DeviceUse
 from netmail_nmap.domain.users import Credentials, UserLookup, UserRecord
 
 
@@ -137,6 +138,14 @@ class FileAwareLookup:
             if not user.disabled:
                 return user
         return None
+
+    def devices_of(self, user_id: int) -> list[DeviceUse]:
+        """The user's device passwords, in the order in which they were made."""
+        return self._stored.devices_of(user_id)
+
+    def has_old_devices(self, now: int) -> bool:
+        """Whether a device password has come to its end and its logins were not revoked yet."""
+        return self._stored.has_old_devices(now)
 
     def _join(self, context: str, listed: FileUser, stored: UserRecord | None) -> UserRecord:
         credentials = Credentials(listed.password_hash)

@@ -1,8 +1,10 @@
 """Users as the directory keeps them, and what its storage must do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from netmail_nmap.domain.devices import Device, DeviceUse, NewDevice
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class UserRecord:
         quota_bytes: octets; 0: unlimited.
         forward_to: mail addresses in wire spelling.
         keep_copy: forwarded mail stays in the mailbox too.
+        devices: passwords of single devices.
     """
 
     id: int
@@ -57,6 +60,7 @@ class UserRecord:
     used_bytes: int = 0
     forward_to: tuple[str, ...] = ()
     keep_copy: bool = True
+    devices: tuple[Device, ...] = ()
 
     def has_room_for(self, size: int) -> bool:
         """Whether a message of SIZE octets (0: unknown) fits into the quota."""
@@ -103,6 +107,12 @@ class UserLookup(Protocol):
     def first(self, context: str) -> UserRecord | None:
         """The first user of the context who is not disabled."""
 
+    def devices_of(self, user_id: int) -> list[DeviceUse]:
+        """The user's device passwords, in the order in which they were made."""
+
+    def has_old_devices(self, now: int) -> bool:
+        """Whether a device password has come to its end and its logins were not revoked yet."""
+
 
 class UserChanges(UserLookup, Protocol):
     """Changing users, within one transaction of the storage.
@@ -147,6 +157,18 @@ class UserChanges(UserLookup, Protocol):
     def all_of_context(self, context: str) -> list[UserRecord]:
         """Every user of a context."""
 
+    def add_device(self, user_id: int, device: NewDevice) -> None:
+        """Stores a device password. The caller has checked that the name is free."""
+
+    def remove_device(self, user_id: int, name_key: str) -> bool:
+        """Removes a device password and raises the credential epoch; False: there is none."""
+
+    def end_devices(self, now: int) -> int:
+        """Raises the credential epoch of users whose device passwords have come to their end.
+
+        Once for each password. Returns: how many users.
+        """
+
 
 class DirectoryStore(Protocol):
     """Storage of the directory."""
@@ -168,6 +190,12 @@ class DirectoryStore(Protocol):
         """Runs WORK in one transaction; durable on return, without effect when it raises.
 
         Raises: StoreUnavailable, and what WORK raises.
+        """
+
+    async def devices_used(self, uses: Mapping[int, tuple[int, str]]) -> None:
+        """Stores when (seconds since the epoch) and from where devices were used, by their ids.
+
+        Raises: StoreUnavailable.
         """
 
     async def list_users(
