@@ -261,6 +261,37 @@ def test_a_nat64_prefix_of_another_length_is_refused(length: int) -> None:
         NetworkMap(AddressRules(nat64_prefixes=(IPv6Network(("2001:db8::", length)),)))
 
 
+BLOCKING = NetworkMap(
+    AddressRules(
+        blocked_networks=(
+            IPv4Network("192.0.2.0/28"),
+            IPv4Network("127.0.0.0/8"),
+            IPv6Network("::ffff:198.51.100.7/128"),
+            IPv6Network("2001:db8::5/128"),
+            IPv6Network("64:ff9b::203.0.113.0/120"),
+        )
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["192.0.2.0", "192.0.2.15", "::ffff:192.0.2.3", "64:ff9b::192.0.2.3", "2002:c000:203::9",
+     "198.51.100.7", "2001:db8::5", "64:ff9b::203.0.113.9"],
+)  # fmt: skip
+def test_a_blocked_address_never_grants_however_it_is_spelled(text: str) -> None:
+    assert BLOCKING.locate(ipaddress.ip_address(text)).standing is Standing.BLOCKED
+
+
+@pytest.mark.parametrize("text", ["192.0.2.16", "2001:db8::6", "203.0.113.9", "198.51.100.8"])
+def test_the_neighbours_of_a_blocked_address_grant(text: str) -> None:
+    assert BLOCKING.locate(ipaddress.ip_address(text)).grants
+
+
+def test_a_blocked_address_that_never_grants_anyway_keeps_its_reason() -> None:
+    assert BLOCKING.locate(IPv4Address("127.0.0.1")).standing is Standing.LOOPBACK
+
+
 v4_numbers = st.integers(0, 2**32 - 1)
 v6_numbers = st.integers(0, 2**128 - 1)
 maps = st.sampled_from([DEFAULT, KUBERNETES])

@@ -222,7 +222,9 @@ def test_no_login_means_authenticate_and_says_whether_there_was_one() -> None:
 def test_a_network_that_does_not_grant_never_does(standing: Standing, binding: Binding) -> None:
     answer = ask([login(ALICE)], OWN, standing=standing, binding=binding)
     assert answer.decision is Decision.MUST_AUTHENTICATE
-    assert answer.reason is (Reason.SHARED_NETWORK if standing.shared else Reason.NEVER_GRANTS)
+    why_not = {Standing.BLOCKED: Reason.BLOCKED}
+    other = Reason.SHARED_NETWORK if standing.shared else Reason.NEVER_GRANTS
+    assert answer.reason is why_not.get(standing, other)
     assert answer.login is None
 
 

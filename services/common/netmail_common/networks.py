@@ -5,7 +5,6 @@ IPv6 address stands for its /64. Networks behind which many strangers look the s
 never grant relaying; some kinds of addresses prove nothing and never grant either.
 """
 
-import bisect
 import functools
 import ipaddress
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from netmail_common.address_ranges import Ranges, read_ranges, split_families
 from netmail_common.config import ConnectionManagerConfig, Installation
 
 __all__ = [
@@ -37,6 +37,7 @@ class Standing(StrEnum):
     CARRIER_NAT = "carrier-grade NAT"
     PRIVATE = "private range"
     CONFIGURED = "configured as shared"
+    BLOCKED = "blocked"
     OWN = "an address of our own"
     LINK_LOCAL = "link-local"
     TEREDO = "Teredo"
@@ -77,7 +78,6 @@ _V4_PRIVATE = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192
 # Site-local addresses are deprecated (RFC 3879), and were private.
 _V6_PRIVATE = tuple(IPv6Network(n) for n in ("fc00::/7", "fec0::/10"))
 
-_MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 _NAT64_LENGTHS = frozenset({32, 40, 48, 56, 64, 96})
 
@@ -94,6 +94,7 @@ class AddressRules:
         granting_networks: private ranges that grant where private ranges are shared.
         private_ranges_shared: RFC 1918 and ULA ranges never grant.
         loopback_grants: loopback addresses grant; for a demonstration only.
+        blocked_networks: whose clients may not connect; no login from there grants.
         own_addresses: of this machine or pod: whatever comes from there came to us from elsewhere
             first. Only these, not the rest of their /64.
     """
@@ -104,6 +105,7 @@ class AddressRules:
     granting_networks: tuple[Network, ...] = ()
     private_ranges_shared: bool = False
     loopback_grants: bool = False
+    blocked_networks: tuple[Network, ...] = ()
     own_addresses: frozenset[Address] = frozenset()
 
     @classmethod
@@ -119,6 +121,9 @@ class AddressRules:
             granting_networks=tuple(ipaddress.ip_network(n) for n in config.granting_networks),
             private_ranges_shared=config.private_ranges_shared,
             loopback_grants=config.loopback_grants,
+            blocked_networks=tuple(
+                network for text in config.lists.blocked for network in read_ranges(text)
+            ),
         )
         NetworkMap(rules)
         return rules
@@ -180,30 +185,6 @@ class Located:
         return self.standing
 
 
-class _Ranges:
-    """A set of addresses of one family, as disjoint sorted ranges."""
-
-    def __init__(self, networks: Iterable[Network]) -> None:
-        self._low: list[int] = []
-        self._high: list[int] = []
-        for low, high in sorted((int(n[0]), int(n[-1])) for n in networks):
-            if self._high and low <= self._high[-1] + 1:
-                self._high[-1] = max(self._high[-1], high)
-            else:
-                self._low.append(low)
-                self._high.append(high)
-
-    def touch(self, low: int, high: int) -> bool:
-        """Whether any of low to high is in the set."""
-        index = bisect.bisect_right(self._low, high) - 1
-        return index >= 0 and self._high[index] >= low
-
-    def hold(self, low: int, high: int) -> bool:
-        """Whether all of low to high is in the set."""
-        index = bisect.bisect_right(self._low, low) - 1
-        return index >= 0 and self._high[index] >= high
-
-
 class _Family:
     """The rules for one address family."""
 
@@ -211,9 +192,9 @@ class _Family:
         self,
         rules: AddressRules,
         never: Iterable[tuple[Network, Standing]],
-        configured: "_Ranges",
-        private: "_Ranges",
-        granting: "_Ranges",
+        configured: Ranges,
+        private: Ranges,
+        granting: Ranges,
     ) -> None:
         self._never = [(int(n[0]), int(n[-1]), standing) for n, standing in never]
         self.configured = configured
@@ -256,14 +237,16 @@ class NetworkMap:
             ((n.prefixlen, int(n.network_address)) for n in {*_NAT64, *rules.nat64_prefixes}),
             reverse=True,
         )
-        shared_v4, shared_v6 = _split(rules.shared_networks)
-        granting_v4, granting_v6 = _split(rules.granting_networks)
+        shared_v4, shared_v6 = split_families(rules.shared_networks)
+        granting_v4, granting_v6 = split_families(rules.granting_networks)
         self._v4 = _Family(
-            rules, _V4_NEVER, _Ranges(shared_v4), _Ranges(_V4_PRIVATE), _Ranges(granting_v4)
+            rules, _V4_NEVER, Ranges(shared_v4), Ranges(_V4_PRIVATE), Ranges(granting_v4)
         )
         self._v6 = _Family(
-            rules, _V6_NEVER, _Ranges(shared_v6), _Ranges(_V6_PRIVATE), _Ranges(granting_v6)
+            rules, _V6_NEVER, Ranges(shared_v6), Ranges(_V6_PRIVATE), Ranges(granting_v6)
         )
+        blocked_v4, blocked_v6 = split_families(rules.blocked_networks)
+        self._blocked_v4, self._blocked_v6 = Ranges(blocked_v4), Ranges(blocked_v6)
         self._own = frozenset(int(address) for address in rules.own_addresses)
         self._cached = functools.lru_cache(maxsize=4096)(self._locate)
 
@@ -302,6 +285,8 @@ class NetworkMap:
             standing = Standing.OWN
         else:
             standing = self._v4.standing(number, number, number)
+        if standing is Standing.GRANTS and self._blocked_v4.touch(number, number):
+            standing = Standing.BLOCKED
         return Located(number.to_bytes(4, "big"), 32, standing)
 
     def _locate_v6(self, number: int) -> Located:
@@ -313,6 +298,8 @@ class NetworkMap:
         standing = self._v6.standing(number, low, low | hosts)
         if standing is Standing.GRANTS and number in self._own:
             standing = Standing.OWN
+        elif standing is Standing.GRANTS and self._blocked_v6.touch(number, number):
+            standing = Standing.BLOCKED
         return Located(low.to_bytes(16, "big"), self.rules.ipv6_prefix, standing)
 
     def _embedded(self, number: int, v4: int | None, *, six_to_four: bool) -> Located:
@@ -321,9 +308,11 @@ class NetworkMap:
         located = self._locate_v4(v4)
         if _cannot_be_behind_translator(v4) or (six_to_four and _V4_PRIVATE_RANGES.touch(v4, v4)):
             return replace(located, standing=Standing.MALFORMED_TRANSLATION)
+        # Named in its IPv6 spelling.
         if located.grants and self._v6.configured.touch(number, number):
-            # Configured in its IPv6 spelling.
             return replace(located, standing=Standing.CONFIGURED)
+        if located.grants and self._blocked_v6.touch(number, number):
+            return replace(located, standing=Standing.BLOCKED)
         return located
 
 
@@ -333,8 +322,8 @@ def network_of(place: bytes) -> bytes:
 
 
 _V4_MASK = 0xFFFFFFFF
-_V4_PRIVATE_RANGES = _Ranges(_V4_PRIVATE)
-_NEVER_EMBEDDED = _Ranges([_V4_LOOPBACK, *(network for network, _ in _V4_NEVER)])
+_V4_PRIVATE_RANGES = Ranges(_V4_PRIVATE)
+_NEVER_EMBEDDED = Ranges([_V4_LOOPBACK, *(network for network, _ in _V4_NEVER)])
 
 
 def _cannot_be_behind_translator(v4: int) -> bool:
@@ -358,17 +347,3 @@ def _rfc6052(number: int, length: int) -> int | None:
     if joined & ((1 << suffix_bits) - 1):
         return None
     return (joined >> suffix_bits) & _V4_MASK
-
-
-def _split(networks: Iterable[Network]) -> tuple[list[IPv4Network], list[IPv6Network]]:
-    """Parts networks by family; IPv4-mapped ones are IPv4."""
-    v4: list[IPv4Network] = []
-    v6: list[IPv6Network] = []
-    for network in networks:
-        if isinstance(network, IPv4Network):
-            v4.append(network)
-        elif network.subnet_of(_MAPPED):
-            v4.append(IPv4Network((network.network_address.packed[12:], network.prefixlen - 96)))
-        else:
-            v6.append(network)
-    return v4, v6

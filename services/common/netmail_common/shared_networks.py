@@ -1,16 +1,9 @@
 """What the configuration may not name: networks behind which strangers look like friends."""
 
 from collections.abc import Iterable
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-    summarize_address_range,
-)
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from netmail_common.address_ranges import read_ranges
 from netmail_common.networks import Address, AddressRules, Network
 
 __all__ = ["SharedNetworkError", "is_within", "read_trusted_networks"]
@@ -37,7 +30,7 @@ def read_trusted_networks(
     Raises: SharedNetworkError, naming both networks.
     """
     shared = list(_shared_networks(rules))
-    networks = tuple(network for text in texts for network in _read(text))
+    networks = tuple(network for text in texts for network in read_ranges(text))
     for network in networks:
         for other in shared:
             if _overlap(network, other) and not _granted(network, rules):
@@ -48,18 +41,6 @@ def read_trusted_networks(
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
     """Whether an address is in one of the networks."""
     return any(address in network for network in networks if network.version == address.version)
-
-
-def _read(text: str) -> Iterable[Network]:
-    first, dash, last = text.partition("-")
-    if not dash:
-        return [ip_network(text)]
-    low, high = ip_address(first), ip_address(last)
-    if isinstance(low, IPv4Address) and isinstance(high, IPv4Address):
-        return summarize_address_range(low, high)
-    if isinstance(low, IPv6Address) and isinstance(high, IPv6Address):
-        return summarize_address_range(low, high)
-    raise ValueError(f"{text!r} is not a range of addresses")
 
 
 def _shared_networks(rules: AddressRules) -> Iterable[Network]:

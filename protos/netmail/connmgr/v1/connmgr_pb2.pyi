@@ -140,6 +140,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_NO_USER: _Reason.ValueType  # 8
     REASON_LISTED: _Reason.ValueType  # 9
     """The address is in the list of those that always may."""
+    REASON_BLOCKED: _Reason.ValueType  # 10
+    """The address is in the list of those that may not connect."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
 
@@ -154,6 +156,8 @@ REASON_SENDER_OF_OTHER_USER: Reason.ValueType  # 7
 REASON_NO_USER: Reason.ValueType  # 8
 REASON_LISTED: Reason.ValueType  # 9
 """The address is in the list of those that always may."""
+REASON_BLOCKED: Reason.ValueType  # 10
+"""The address is in the list of those that may not connect."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _WatchMode:
@@ -1163,16 +1167,20 @@ class CheckConnectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    explain: _builtins.bool
+    """Fills ConnectionDecision.explanation, and asks every rule whatever the others say. Roles: admin."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionCheck]: ...
     def __init__(
         self,
         *,
         items: _abc.Iterable[Global___ConnectionCheck] | None = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explain", b"explain", "items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1188,6 +1196,7 @@ class ConnectionDecision(_message.Message):
     DELAY_MS_FIELD_NUMBER: _builtins.int
     DENY_SECONDS_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     verdict: Global___ConnectionVerdict.ValueType
     comment: _builtins.str
     """For the client, in one line of printable ASCII; may be empty."""
@@ -1199,6 +1208,10 @@ class ConnectionDecision(_message.Message):
     """DENY_TEMPORARY: how long it stays so, about."""
     rule: _builtins.str
     """Which rule: list, dnsbl, reverse_dns, guessing. For the log."""
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For people: which rules were looked at and what each said, in order; if asked for."""
+
     def __init__(
         self,
         *,
@@ -1208,10 +1221,11 @@ class ConnectionDecision(_message.Message):
         delay_ms: _builtins.int = ...,
         deny_seconds: _builtins.int = ...,
         rule: _builtins.str = ...,
+        explanation: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "delay_ms", b"delay_ms", "deny_seconds", b"deny_seconds", "require_auth", b"require_auth", "rule", b"rule", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "delay_ms", b"delay_ms", "deny_seconds", b"deny_seconds", "explanation", b"explanation", "require_auth", b"require_auth", "rule", b"rule", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

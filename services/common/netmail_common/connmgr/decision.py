@@ -43,8 +43,7 @@ def decide(
         expired: a login was there and is over; for the reason only.
     """
     if standing is not Standing.GRANTS:
-        reason = Reason.SHARED_NETWORK if standing.shared else Reason.NEVER_GRANTS
-        return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
+        return SenderDecision(Decision.MUST_AUTHENTICATE, _why_not(standing))
     if not logins:
         reason = Reason.EXPIRED if expired else Reason.NO_LOGIN
         return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
@@ -68,6 +67,12 @@ def decide(
         user_count=named_count,
         refused_sender=refusal[1] if refusal else "",
     )
+
+
+def _why_not(standing: Standing) -> Reason:
+    if standing is Standing.BLOCKED:
+        return Reason.BLOCKED
+    return Reason.SHARED_NETWORK if standing.shared else Reason.NEVER_GRANTS
 
 
 def _newest_named(logins: Sequence[Login]) -> list[Login]:

@@ -73,6 +73,7 @@ class Reason(Enum):
     SENDER_OF_OTHER_USER = "sender of other user"
     NO_USER = "login without a user"
     LISTED = "always allowed"
+    BLOCKED = "blocked"
 
 
 @dataclass(frozen=True, slots=True)
