@@ -13,12 +13,14 @@ from netmail_common.connmgr.events import (
     WatchMode,
 )
 from netmail_common.connmgr.model import UserKey
+from netmail_common.connmgr.replica import LoginReplica
 
 __all__ = [
     "Changed",
     "Connected",
     "ConnectionManagerClient",
     "ConnectionManagerUnavailable",
+    "LoginReplica",
     "Lost",
     "Revoked",
     "SnapshotEnded",

@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
 
-from netmail_common.connmgr.events import WatchEvent, WatchMode
+from netmail_common.connmgr.events import WatchEvent, WatchMode, boot_time
 from netmail_common.connmgr.model import UserKey
 from netmail_common.connmgr.watcher import Watcher
 from netmail_common.gather import Gatherer
@@ -171,10 +171,25 @@ class ConnectionManagerClient:
 
         Raises: grpc.aio.AioRpcError, when trying again cannot help.
         """
-        watcher = Watcher(
-            self._stub, mode, heartbeat=heartbeat, silence=silence, networks=self._networks
+        return self.watcher(mode, heartbeat=heartbeat, silence=silence).events()
+
+    def watcher(
+        self,
+        mode: WatchMode,
+        *,
+        heartbeat: float,
+        silence: float,
+        clock: Callable[[], float] = boot_time,
+    ) -> Watcher:
+        """What `watch` follows, for those who must know how fresh it is."""
+        return Watcher(
+            self._stub,
+            mode,
+            heartbeat=heartbeat,
+            silence=silence,
+            networks=self._networks,
+            clock=clock,
         )
-        return watcher.events()
 
     async def _send_registrations(
         self, items: list[tuple[connmgr_pb2.LoginRegistration, float]]

@@ -45,13 +45,14 @@ class Connected:
         lifetime: of a login, seconds.
         resumed: what was missed follows. False: revocations that still bind follow, with FULL
             every live login; what the watcher had is void.
-        check_connections: every connection is to be asked about, not only suspected ones.
+        max_users_per_network: with more users on a network its sender binding is strict; 0: not
+            known.
     """
 
     instance_id: str
     lifetime: float
     resumed: bool = False
-    check_connections: bool = False
+    max_users_per_network: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,8 @@ class Watcher:
 
     Attributes:
         fresh_at: by boot_time(); everything that the table had done then is known here. 0 until
-            the first heartbeat of a stream.
+            the first heartbeat after a snapshot.
+        sent_after: by boot_time(); what comes now was sent later than this.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Watcher:
         self._sent: dict[int, float] = {}
         self._complete = False
         self.fresh_at = 0.0
+        self.sent_after = 0.0
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """Gives events for ever.
@@ -94,7 +96,6 @@ class Watcher:
                     raise
                 reason = error_reason(error) or error.code().name
                 log.info("stream of the connection manager ended", reason=reason)
-            self.fresh_at = 0.0
             if connected:
                 pause = _FIRST_PAUSE
                 yield Lost()
@@ -106,6 +107,7 @@ class Watcher:
         call: _Call = self._stub.WatchLogins()  # type: ignore[call-arg] # requests are written
         beats = asyncio.create_task(self._beat(call))
         self._sent.clear()
+        self.sent_after = self._clock()
         try:
             deadline = self._clock() + self._silence
             while True:
@@ -147,6 +149,7 @@ class Watcher:
             return
         for earlier in [n for n in self._sent if n <= nonce]:
             del self._sent[earlier]
+        self.sent_after = sent
         if self._complete:
             self.fresh_at = sent
 
@@ -162,12 +165,13 @@ class Watcher:
                 self._complete = hello.resumed
                 if not hello.resumed:
                     self._instance_id, self._revision = "", 0
+                    self.fresh_at = 0.0
                 self._pending = hello.instance_id
                 return Connected(
-                    hello.instance_id,
-                    hello.login_lifetime_seconds,
-                    hello.resumed,
-                    hello.check_connections,
+                    instance_id=hello.instance_id,
+                    lifetime=hello.login_lifetime_seconds,
+                    resumed=hello.resumed,
+                    max_users_per_network=hello.max_users_per_network,
                 )
             case "snapshot_end":
                 self._complete, self._instance_id = True, self._pending

@@ -65,6 +65,7 @@ class ConnectionManagerService(OtherMethods):
         self, store: LoginStore, networks: NetworkMap, *, max_users_per_network: int
     ) -> None:
         self._store = store
+        self._max_users = max_users_per_network
         self.desk = LocalDesk(store, networks, max_users_per_network=max_users_per_network)
         self._watchers = 0
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
@@ -196,7 +197,12 @@ class ConnectionManagerService(OtherMethods):
         position = Position(start.instance_id, start.revision)
         async with self._store.watch(position, revocations_only=not full, wake=wake) as feed:
             stream = WatchStream(
-                self._store, feed, self.desk.networks, full=full, snapshots=self._snapshots
+                self._store,
+                feed,
+                self.desk.networks,
+                full=full,
+                snapshots=self._snapshots,
+                max_users=self._max_users,
             )
             reader = NonceReader(requests, wake)
             helpers = [

@@ -62,6 +62,7 @@ class WatchStream:
         feed: the watcher's position in it.
         full: False: revocations only.
         snapshots: how many snapshots may be made at once.
+        max_users: on one network, for the hello.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class WatchStream:
         *,
         full: bool,
         snapshots: asyncio.Semaphore,
+        max_users: int = 0,
     ) -> None:
         self._store = store
         self._feed = feed
         self._networks = networks
         self._full = full
         self._snapshots = snapshots
+        self._max_users = max_users
 
     async def messages(
         self, reader: NonceReader, wake: asyncio.Event
@@ -91,6 +94,7 @@ class WatchStream:
                 instance_id=self._store.instance_id,
                 login_lifetime_seconds=int(self._store.login_lifetime),
                 resumed=self._feed.resumed,
+                max_users_per_network=self._max_users,
             )
         )
         if not self._feed.resumed:
