@@ -275,6 +275,27 @@ async def test_a_submission_listener_takes_nothing_from_strangers(start: Start) 
         assert reply.startswith("250")
 
 
+@pytest.mark.parametrize(
+    ("listener", "auth", "completed"),
+    [(0, False, False), (0, True, True), (1, False, True), (1, True, True)],
+)
+async def test_date_message_id_and_bcc_are_looked_after_where_mail_is_submitted(
+    start: Start, listener: int, auth: bool, completed: bool
+) -> None:
+    both = [{"plaintext_auth": True}, {"plaintext_auth": True, "role": "submission"}]
+    async with start(listeners=both) as server:
+        await server.login("alice", "127.0.0.7")
+        client = await server.connect(listener, address="127.0.0.7")
+        if auth:
+            assert (await client.say(PLAIN_ALICE)).startswith("235")
+        content = "From: alice@example.org\r\nBcc: bob@example.org\r\n\r\nHello\r\n"
+        assert (await client.message(content, "alice@example.org", REMOTE)).startswith("250")
+        data = server.last.data
+        assert (b"\r\nDate: " in data) is completed
+        assert (b"\r\nMessage-ID: " in data) is completed
+        assert (b"\r\nBcc: " in data) is not completed
+
+
 async def test_a_login_is_enough_on_a_submission_listener(start: Start) -> None:
     async with start(listeners=[{"role": "submission"}]) as server:
         await server.login("alice", "127.0.0.7")

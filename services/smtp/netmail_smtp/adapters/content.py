@@ -10,7 +10,6 @@ from netmail_smtp.adapters.metrics import MESSAGE_OCTETS, messages
 from netmail_smtp.adapters.session_state import SessionState
 from netmail_smtp.adapters.standing import Standing
 from netmail_smtp.adapters.transaction import Transaction
-from netmail_smtp.domain.relay import Way
 from netmail_smtp.domain.trace import Hop, now, with_protocol
 from netmail_smtp.protocol.commands import Bdat
 from netmail_smtp.protocol.data import ChunkReader, DotReader
@@ -135,7 +134,7 @@ class ContentReader:
                 messaging_server=services.messaging_server,
                 check_senders=check_senders,
                 hop=lambda: self._hop(transaction),
-                submission=lambda: self._is_submission(transaction),
+                submission=self._is_submission,
             ),
         )
         self._deadline = session.loop.time() + session.limits.data_timeout
@@ -187,11 +186,12 @@ class ContentReader:
         )
         return Reply(250, "2.0.0", f"Ok: queued as {transaction.message_id}")
 
-    def _is_submission(self, transaction: Transaction) -> bool:
-        """Whether the message begins its way here: its sender is one of our users."""
-        if self._session.listener.policy.submission:
-            return True
-        return transaction.known is not None and transaction.known.way is not Way.NETWORK
+    def _is_submission(self) -> bool:
+        """Whether the message begins its way here, by the listener's role or by SMTP AUTH.
+
+        A login vouches for an address; what comes from there may be a message under way.
+        """
+        return self._session.listener.policy.submission or self._authentication.known is not None
 
     def _hop(self, transaction: Transaction) -> Hop:
         session = self._session
