@@ -237,8 +237,7 @@ async def test_starttls_keeps_the_address_that_the_proxy_named(start: Start) -> 
 
 async def test_a_proxy_that_does_not_say_who_it_is_grants_nothing(start: Start) -> None:
     proxied = {"proxy_protocol": True, "proxy_trusted_networks": ["127.0.0.0/8"]}
-    smtp = {"allowed_networks": ["127.0.0.1/32"]}
-    async with start(listeners=[proxied, {}], smtp=smtp) as server:
+    async with start(listeners=[proxied, {}]) as server:
         await server.login("alice", "127.0.0.1")
         client = await server.connect(first=b"PROXY UNKNOWN\r\n")
         await client.say("MAIL FROM:<alice@example.org>")

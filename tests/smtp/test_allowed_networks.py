@@ -75,6 +75,20 @@ def test_an_address_is_looked_for_in_its_own_family() -> None:
             {"listeners": [{"name": "a", "listen": ["127.0.0.1:0"], "proxy_protocol": True}]},
             "proxy_trusted_networks",
         ),
+        (
+            {
+                "allowed_networks": ["198.51.100.0/24"],
+                "listeners": [
+                    {
+                        "name": "a",
+                        "listen": ["127.0.0.1:0"],
+                        "proxy_protocol": True,
+                        "proxy_trusted_networks": ["198.51.100.7/32"],
+                    }
+                ],
+            },
+            "overlaps the shared network 198.51.100.7/32",
+        ),
     ],
 )
 def test_the_start_is_refused_in_words(smtp: dict[str, Any], words: str, tmp_path: Path) -> None:

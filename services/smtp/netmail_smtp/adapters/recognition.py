@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 import grpc
@@ -12,15 +11,16 @@ from netmail_common.config import SenderBinding
 from netmail_common.connmgr import ConnectionManagerUnavailable
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
-from netmail_common.networks import Network
+from netmail_common.networks import Address, Network, NetworkMap
 from netmail_common.nmap import Resolution
+from netmail_common.shared_networks import is_within
 
 from netmail_smtp.domain.relay import KnownSender, Stranger, Unknown, Way
 
 _log = get_logger(__name__)
 
 MAX_MISSES = 10
-"""Questions an address may ask in a second without being known."""
+"""Questions a network may ask in a second without being known."""
 _MAX_TRACKED = 100_000
 _GOOD_FOR = 60.0
 
@@ -35,8 +35,6 @@ _PROTOCOLS = {
     connmgr_pb2.PROTOCOL_LEGACY_UDP: "login by UDP 689",
 }
 
-Address = IPv4Address | IPv6Address
-
 
 class SenderChecker(Protocol):
     """The Connection Manager, as far as the SMTP Agent asks it."""
@@ -46,33 +44,40 @@ class SenderChecker(Protocol):
 
 
 class MissLimiter:
-    """Counts questions per address that were not answered with yes, over one second.
+    """Counts questions per network that were not answered with yes, over one second.
 
-    An address that was known a moment ago asks as often as it likes.
+    A network that was known a moment ago asks as often as it likes. Networks are what logins are
+    kept for: of an IPv6 client's many addresses none begins anew.
 
     Args:
+        networks: the Connection Manager's.
         limit: questions in a second.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, limit: int = MAX_MISSES, clock: Callable[[], float] = time.monotonic
+        self,
+        networks: NetworkMap,
+        limit: int = MAX_MISSES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._networks = networks
         self._limit = limit
         self._clock = clock
-        self._misses: dict[Address, deque[float]] = {}
-        self._good: dict[Address, float] = {}
+        self._misses: dict[bytes, deque[float]] = {}
+        self._good: dict[bytes, float] = {}
 
     def may_ask(self, address: Address) -> bool:
-        """Counts one question; False: this address asked too often."""
+        """Counts one question; False: too many came from this address's network."""
         now = self._clock()
-        if self._good.get(address, 0.0) > now:
+        network = self._networks.locate(address).key
+        if self._good.get(network, 0.0) > now:
             return True
-        misses = self._misses.get(address)
+        misses = self._misses.get(network)
         if misses is None:
             if len(self._misses) >= _MAX_TRACKED:
                 self._misses.clear()
-            misses = self._misses[address] = deque()
+            misses = self._misses[network] = deque()
         while misses and misses[0] <= now - 1.0:
             misses.popleft()
         if len(misses) >= self._limit:
@@ -82,13 +87,14 @@ class MissLimiter:
 
     def answered(self, address: Address, *, known: bool) -> None:
         """Takes the answer: yes does not count, and vouches for the next ones."""
+        network = self._networks.locate(address).key
         if not known:
-            self._good.pop(address, None)
+            self._good.pop(network, None)
             return
         if len(self._good) >= _MAX_TRACKED:
             self._good.clear()
-        self._good[address] = self._clock() + _GOOD_FOR
-        self._misses.pop(address, None)
+        self._good[network] = self._clock() + _GOOD_FOR
+        self._misses.pop(network, None)
 
 
 class Recognizer:
@@ -107,18 +113,16 @@ class Recognizer:
         *,
         messaging_server: str,
         allowed: Sequence[Network],
-        limiter: MissLimiter | None = None,
+        limiter: MissLimiter,
     ) -> None:
         self._checker = checker
         self._messaging_server = messaging_server
         self._allowed = tuple(allowed)
-        self._limiter = limiter or MissLimiter()
+        self._limiter = limiter
 
     def allowed_network(self, address: Address) -> KnownSender | None:
         """A sender known by an allowed network, if the address is in one."""
-        if any(
-            address in network for network in self._allowed if network.version == address.version
-        ):
+        if is_within(address, self._allowed):
             return KnownSender(Way.NETWORK, detail="allowed network")
         return None
 

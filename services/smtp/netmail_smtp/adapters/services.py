@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from netmail_common.config import SenderBinding, SmtpLimits, SmtpListenerConfig
-from netmail_common.networks import Network
+from netmail_common.networks import Address, Network
 from netmail_common.nmap import DirectoryClient, QueueClient
 from netmail_common.sasl import Mechanism
 from netmail_common.shared_networks import is_within
@@ -13,7 +13,7 @@ from netmail_common.tls import ServerTls
 
 from netmail_smtp.adapters.connection import Connection, EndRequest
 from netmail_smtp.adapters.lookups import RecipientLookups
-from netmail_smtp.adapters.recognition import Address, Recognizer
+from netmail_smtp.adapters.recognition import Recognizer
 from netmail_smtp.domain.relay import RelayPolicy
 from netmail_smtp.protocol.reply import Reply
 

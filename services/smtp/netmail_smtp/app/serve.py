@@ -30,7 +30,7 @@ from netmail_common.tls import ServerTls
 from netmail_common.workers import run_workers
 
 from netmail_smtp.adapters.lookups import RecipientLookups
-from netmail_smtp.adapters.recognition import Recognizer
+from netmail_smtp.adapters.recognition import MissLimiter, Recognizer
 from netmail_smtp.adapters.revocations import watching_revocations
 from netmail_smtp.adapters.services import Listener, Services, SessionRegistry
 from netmail_smtp.adapters.session import SmtpSession
@@ -75,7 +75,7 @@ def check_config(installation: Installation, own: MessagingServerConfig) -> None
 
     Raises: ConfigError.
     """
-    _allowed_networks(installation, own)
+    _allowed_networks(own, _address_rules(installation, own))
     for listener in own.smtp.listeners:
         if listener.proxy_protocol and not listener.proxy_trusted_networks:
             raise ConfigError(
@@ -125,7 +125,9 @@ async def serving(
         stack.push_async_callback(channels.close)
         stack.push_async_callback(directory.close)
         sessions = SessionRegistry()
-        checker = _connection_manager(installation, own, identity, stack)
+        rules = _address_rules(installation, own)
+        networks = NetworkMap(rules)
+        checker = _connection_manager(installation, own, identity, networks, stack)
         if checker is not None:
             await stack.enter_async_context(watching_revocations(checker, sessions.open_sessions))
         services = Services(
@@ -137,7 +139,10 @@ async def serving(
             lookups=RecipientLookups(directory, own.smtp.recipient_cache),
             queue=QueueClient(channels, in_flight=_SUBMITS_IN_FLIGHT),
             recognizer=Recognizer(
-                checker, messaging_server=own.name, allowed=_allowed_networks(installation, own)
+                checker,
+                messaging_server=own.name,
+                allowed=_allowed_networks(own, rules),
+                limiter=MissLimiter(networks),
             ),
             separator_of=lambda server: (
                 installation.messaging_server(server).nmap.subaddress_separator
@@ -217,6 +222,7 @@ def _connection_manager(
     installation: Installation,
     own: MessagingServerConfig,
     identity: Identity,
+    networks: NetworkMap,
     stack: contextlib.AsyncExitStack,
 ) -> ConnectionManagerClient | None:
     if own.connection_manager is None:
@@ -229,19 +235,18 @@ def _connection_manager(
         expected_role=Role.CONNMGR,
     )
     stack.push_async_callback(channel.close)
-    return ConnectionManagerClient(
-        channel,
-        timeout=own.smtp.connmgr_timeout,
-        networks=NetworkMap(AddressRules.from_config(manager)),
-    )
+    return ConnectionManagerClient(channel, timeout=own.smtp.connmgr_timeout, networks=networks)
 
 
-def _allowed_networks(
-    installation: Installation, own: MessagingServerConfig
-) -> tuple[Network, ...]:
-    rules = AddressRules()
-    if own.connection_manager is not None:
-        rules = AddressRules.from_config(installation.connection_manager(own.connection_manager))
+def _address_rules(installation: Installation, own: MessagingServerConfig) -> AddressRules:
+    """Those of the Connection Manager; without one the proxies alone are shared."""
+    if own.connection_manager is None:
+        proxies = {n for listener in own.smtp.listeners for n in listener.proxy_trusted_networks}
+        return AddressRules(shared_networks=tuple(map(ip_network, proxies)))
+    return AddressRules.of_installation(installation, own.connection_manager)
+
+
+def _allowed_networks(own: MessagingServerConfig, rules: AddressRules) -> tuple[Network, ...]:
     try:
         return read_trusted_networks(own.smtp.allowed_networks, rules, "allowed_networks")
     except SharedNetworkError as error:
