@@ -124,8 +124,13 @@ class DnsblZoneConfig(Section):
     zone: Domain
     answers: list[NetworkRange] = ["127.0.0.0/24"]
     """Answers that count as listed; others do not."""
-    comment: str = ""
-    """For the client; {address} stands for its address. Default: names the zone."""
+    services: list[Literal["smtp", "submission", "pop3", "imap"]] = ["smtp"]
+    """Whose clients are looked up. People read and submit mail from addresses of dial-up ranges,
+    which many lists name."""
+    action: Literal["deny", "require_auth"] = "deny"
+    """deny: a listed client may not connect. require_auth: it must authenticate."""
+    comment: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] = ""
+    """For the client, in ASCII; {address} stands for its address. Default: names the zone."""
 
 
 class DnsblConfig(Section):
@@ -133,7 +138,9 @@ class DnsblConfig(Section):
 
     zones: list[DnsblZoneConfig] = []
     hit_cache: Annotated[Duration, Field(ge=0)] = 86_400
+    """Seconds that a listed client stays listed, whatever the record's TTL."""
     miss_cache: Annotated[Duration, Field(ge=0)] = 900
+    """Seconds that a client which is not listed is not looked up again."""
     timeout: Annotated[float, Field(gt=0, le=30)] = 3.0
     """Seconds for all zones together; then the client is let in."""
 
@@ -143,7 +150,9 @@ class ReverseDnsConfig(Section):
 
     enabled: bool = False
     cache: Annotated[Duration, Field(ge=0)] = 10_800
+    """Seconds that an answer counts, whatever its TTL."""
     timeout: Annotated[float, Field(gt=0, le=30)] = 3.0
+    """Seconds for all questions about a client; then it is let in."""
 
 
 class GuessingConfig(Section):
@@ -272,7 +281,7 @@ class ConnectionManagerConfig(AgentConfig):
     dnsbl: DnsblConfig = DnsblConfig()
     reverse_dns: ReverseDnsConfig = ReverseDnsConfig()
     dns_servers: list[Address] = []
-    """Resolvers to ask instead of the system's."""
+    """Resolvers to ask instead of the system's: IP addresses with their port."""
     guessing: GuessingConfig = GuessingConfig()
     rates: RatesConfig = RatesConfig()
     audit: AuditConfig = AuditConfig()
