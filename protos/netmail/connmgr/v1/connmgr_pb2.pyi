@@ -1403,21 +1403,25 @@ class EventResult(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
     """False for RelayWanted: over the rate, nothing was counted."""
     retry_after_seconds: _builtins.int
     rate: _builtins.str
     """Which rate: user, network, login. For the log."""
+    delay_ms: _builtins.int
+    """LoginFailed: how long to wait before the client is answered."""
     def __init__(
         self,
         *,
         accepted: _builtins.bool = ...,
         retry_after_seconds: _builtins.int = ...,
         rate: _builtins.str = ...,
+        delay_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "rate", b"rate", "retry_after_seconds", b"retry_after_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "delay_ms", b"delay_ms", "rate", b"rate", "retry_after_seconds", b"retry_after_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
