@@ -47,12 +47,14 @@ class Connected:
             every live login; what the watcher had is void.
         max_users_per_network: with more users on a network its sender binding is strict; 0: not
             known.
+        check_connections: every connection is to be asked about, not only suspected ones.
     """
 
     instance_id: str
     lifetime: float
     resumed: bool = False
     max_users_per_network: int = 0
+    check_connections: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,7 @@ class Watcher:
                     lifetime=hello.login_lifetime_seconds,
                     resumed=hello.resumed,
                     max_users_per_network=hello.max_users_per_network,
+                    check_connections=hello.check_connections,
                 )
             case "snapshot_end":
                 self._complete, self._instance_id = True, self._pending

@@ -1,0 +1,300 @@
+"""The agents' side of abuse protection: who may connect, who may log in, who may send how much.
+
+The Connection Manager knows, and its stream tells whom it suspects: about others nobody asks. If
+it is away, everybody is let in, and what known senders send is counted in this process.
+"""
+
+import asyncio
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
+
+import grpc
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+
+from netmail_common.connmgr.client import ConnectionManagerClient, ConnectionManagerUnavailable
+from netmail_common.connmgr.events import Connected, Lost, Suspected, WatchEvent
+from netmail_common.connmgr.model import UserKey
+from netmail_common.logging import get_logger
+from netmail_common.networks import NetworkMap
+
+__all__ = ["Admission", "Door", "Gate", "Visitor"]
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+_FRESHLY_SUSPECTED = 60.0
+"""Seconds for which this process asks about whom it has seen fail, whatever the stream says."""
+_SUCCESS_COUNTS_FOR = 3600.0
+"""Seconds for which a user's success from a network is not reported again."""
+_MAX_REMEMBERED = 100_000
+
+
+class Door(Enum):
+    """Where a client wants in."""
+
+    SMTP = pb.SERVICE_SMTP
+    SUBMISSION = pb.SERVICE_SUBMISSION
+    POP3 = pb.SERVICE_POP3
+    IMAP = pb.SERVICE_IMAP
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A client at a listener."""
+
+    address: IPv4Address | IPv6Address
+    door: Door
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a client is answered.
+
+    Attributes:
+        allowed: whether it may go on.
+        permanent: denied, and not only for now.
+        comment: for the client, printable ASCII; may be empty.
+        require_auth: it must authenticate, or be known by a login, before it sends anything.
+        delay: seconds before a login is answered.
+        rule: which one decided, for the log.
+    """
+
+    allowed: bool = True
+    permanent: bool = False
+    comment: str = ""
+    require_auth: bool = False
+    delay: float = 0.0
+    rule: str = ""
+
+
+_WELCOME = Admission()
+
+
+class Gate:
+    """Asks the Connection Manager where it must be asked. Belongs to one event loop.
+
+    Args:
+        client: of the Connection Manager; None: there is none, everybody is let in.
+        networks: the map from addresses to networks.
+        messaging_server: whose agent this is.
+        agent: name of this process, for the log.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        client: ConnectionManagerClient | None,
+        networks: NetworkMap,
+        *,
+        messaging_server: str,
+        agent: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._networks = networks
+        self._server = messaging_server
+        self._agent = agent
+        self._clock = clock
+        self._connected = False
+        self._check_connections = False
+        self._suspects = _Suspects()
+        self._fresh: dict[UserKey | bytes, float] = {}
+        self._welcomed: dict[tuple[UserKey, bytes], float] = {}
+        self._reports: set[asyncio.Task[object]] = set()
+        self._prefix = f"{secrets.token_hex(8)}.{os.getpid()}."
+        self._numbers = itertools.count()
+
+    def take(self, event: WatchEvent) -> None:
+        """Takes an event of the process's stream of the Connection Manager."""
+        match event:
+            case Connected():
+                self._connected = True
+                self._check_connections = event.check_connections
+                self._suspects.begin()
+            case Lost():
+                self._connected = False
+            case Suspected():
+                self._suspects.change(event)
+            case _:
+                pass
+
+    async def connecting(self, visitor: Visitor) -> Admission:
+        """Whether a client may connect."""
+        if not self._check_connections and not self._suspected(self._network(visitor)):
+            return _WELCOME
+        return await self._check(visitor)
+
+    async def may_try(self, visitor: Visitor, typed_name: str) -> Admission:
+        """Whether a password is to be looked at that came with a name as it was typed."""
+        if not self._suspected(self._network(visitor)):
+            return _WELCOME
+        return await self._check(visitor, typed_name=typed_name)
+
+    async def succeeded(self, visitor: Visitor, user: UserKey) -> Admission:
+        """Whether a user may log in who has proved who he is.
+
+        Denied: he is to be answered like one who has not.
+        """
+        network = self._network(visitor)
+        if self._suspected(user) or self._suspected(network):
+            admission = await self._check(visitor, user=user)
+            if not admission.allowed:
+                return admission
+        else:
+            admission = _WELCOME
+        if visitor.door in {Door.SMTP, Door.SUBMISSION} and self._is_news(user, network):
+            self._report(self._event(visitor, user=user, login_succeeded=pb.LoginSucceeded()))
+        return admission
+
+    async def failed(self, visitor: Visitor, user: UserKey | None, typed_name: str) -> float:
+        """Counts a login that failed; how many seconds to wait before it is answered.
+
+        Args:
+            visitor: who tried.
+            user: whose password it was not; None: no such user exists.
+            typed_name: the name as it was typed.
+        """
+        event = self._event(
+            visitor,
+            user=user,
+            typed_name="" if user else typed_name,
+            login_failed=pb.LoginFailed(),
+        )
+        result = await self._ask(lambda client: client.report_event(event))
+        delay = result.delay_ms / 1000 if result is not None else 0.0
+        if delay:
+            # The stream will say so too, a moment later.
+            until = self._clock() + _FRESHLY_SUSPECTED
+            _remember(self._fresh, self._network(visitor), until)
+            if user is not None:
+                _remember(self._fresh, user, until)
+        return delay
+
+    async def close(self) -> None:
+        """Waits for reports that are under way."""
+        await asyncio.gather(*self._reports, return_exceptions=True)
+
+    def _network(self, visitor: Visitor) -> bytes:
+        return self._networks.locate(visitor.address).key
+
+    def _suspected(self, who: UserKey | bytes) -> bool:
+        return who in self._suspects or self._fresh.get(who, 0.0) > self._clock()
+
+    def _is_news(self, user: UserKey, network: bytes) -> bool:
+        now = self._clock()
+        if self._welcomed.get((user, network), 0.0) > now:
+            return False
+        _remember(self._welcomed, (user, network), now + _SUCCESS_COUNTS_FOR)
+        return True
+
+    async def _check(
+        self, visitor: Visitor, *, user: UserKey | None = None, typed_name: str = ""
+    ) -> Admission:
+        check = pb.ConnectionCheck(
+            client_address=visitor.address.packed,
+            service=visitor.door.value,
+            messaging_server=self._server,
+            listener=visitor.listener,
+            agent=self._agent,
+            user=_message(user),
+            typed_name=typed_name,
+        )
+        decision = await self._ask(lambda client: client.check_connection(check))
+        if decision is None:
+            return _WELCOME
+        denied = decision.verdict in {
+            pb.CONNECTION_VERDICT_DENY_TEMPORARY,
+            pb.CONNECTION_VERDICT_DENY_PERMANENT,
+        }
+        return Admission(
+            allowed=not denied,
+            permanent=decision.verdict == pb.CONNECTION_VERDICT_DENY_PERMANENT,
+            comment=decision.comment,
+            require_auth=decision.require_auth,
+            delay=decision.delay_ms / 1000,
+            rule=decision.rule,
+        )
+
+    def _event(
+        self,
+        visitor: Visitor,
+        *,
+        user: UserKey | None,
+        typed_name: str = "",
+        login_failed: pb.LoginFailed | None = None,
+        login_succeeded: pb.LoginSucceeded | None = None,
+    ) -> pb.Event:
+        return pb.Event(
+            event_id=f"{self._prefix}{next(self._numbers)}",
+            client_address=visitor.address.packed,
+            service=visitor.door.value,
+            messaging_server=self._server,
+            listener=visitor.listener,
+            agent=self._agent,
+            user=_message(user),
+            typed_name=typed_name,
+            login_failed=login_failed,
+            login_succeeded=login_succeeded,
+        )
+
+    def _report(self, event: pb.Event) -> None:
+        task = asyncio.create_task(self._ask(lambda client: client.report_event(event)))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+    async def _ask(self, call: Callable[[ConnectionManagerClient], Awaitable[T]]) -> T | None:
+        """Asks the Connection Manager; None: it is away, or has nothing to say."""
+        if self._client is None or not self._connected:
+            return None
+        try:
+            return await call(self._client)
+        except ConnectionManagerUnavailable as error:
+            log.warning("connection manager does not answer", reason=error.reason)
+        except grpc.aio.AioRpcError as error:
+            log.error("connection manager refuses the question", code=error.code().name)  # noqa: TRY400 - no traceback
+        return None
+
+
+class _Suspects:
+    """Whom the Connection Manager suspects, as far as its stream has told."""
+
+    def __init__(self) -> None:
+        self._known: set[UserKey | bytes] = set()
+        self._coming: set[UserKey | bytes] | None = None
+        self._everybody = False
+
+    def __contains__(self, who: UserKey | bytes) -> bool:
+        return self._everybody or who in self._known
+
+    def begin(self) -> None:
+        """A stream begins; until it has told all, what was known holds."""
+        self._coming = set()
+
+    def change(self, event: Suspected) -> None:
+        """Takes what the stream tells."""
+        if event.everybody:
+            self._everybody, self._coming = True, set()
+            return
+        target = self._known if self._coming is None else self._coming
+        target |= event.added
+        target -= event.removed
+        if event.complete:
+            self._known, self._coming, self._everybody = target, None, False
+
+
+def _message(user: UserKey | None) -> pb.UserKey | None:
+    return None if user is None else pb.UserKey(name=user.name, context=user.context)
+
+
+def _remember(where: dict[T, float], key: T, until: float) -> None:
+    if len(where) >= _MAX_REMEMBERED:
+        where.clear()
+    where[key] = until
