@@ -31,8 +31,8 @@ async def submit(
     agent: Agent, *envelopes: pb.Envelope, data: bytes = PLAIN
 ) -> list[pb.SubmitResult]:
     items = [pb.Submission(envelope=each, data=data) for each in envelopes]
-    response = await agent.submit.Submit(pb.SubmitRequest(items=items), timeout=SOON)
-    return list(response.results)
+    call = agent.submit.Submit(iter([pb.SubmitRequest(items=items)]), timeout=SOON)
+    return [result async for response in call for result in response.results]
 
 
 async def stored(agent: Agent, user: str = "alice") -> list[bytes]:

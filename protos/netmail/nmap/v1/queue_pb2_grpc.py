@@ -34,7 +34,7 @@ class QueueServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Submit = channel.unary_unary(
+        self.Submit = channel.stream_stream(
                 '/netmail.nmap.v1.QueueService/Submit',
                 request_serializer=netmail_dot_nmap_dot_v1_dot_queue__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_queue__pb2.SubmitResponse.FromString,
@@ -99,9 +99,10 @@ class QueueServiceStub:
 class QueueServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def Submit(self, request, context):
+    def Submit(self, request_iterator, context):
         """Takes messages durably: answered only after the commit. Several items share one commit.
         Each item is answered by the result of the same index. For bodies up to 1 MiB. Roles: smtp.
+        Each request is answered by one response, in order; a stream stays open for many.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +183,7 @@ class QueueServiceServicer:
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Submit': grpc.unary_unary_rpc_method_handler(
+            'Submit': grpc.stream_stream_rpc_method_handler(
                     servicer.Submit,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_queue__pb2.SubmitRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_queue__pb2.SubmitResponse.SerializeToString,
@@ -254,7 +255,7 @@ class QueueService:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def Submit(request,
+    def Submit(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -264,8 +265,8 @@ class QueueService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/netmail.nmap.v1.QueueService/Submit',
             netmail_dot_nmap_dot_v1_dot_queue__pb2.SubmitRequest.SerializeToString,

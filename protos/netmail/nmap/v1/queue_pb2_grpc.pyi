@@ -31,9 +31,10 @@ class QueueServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueueServiceAsyncStub: ...
-    Submit: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SubmitRequest, _queue_pb2.SubmitResponse]
+    Submit: _grpc.StreamStreamMultiCallable[_queue_pb2.SubmitRequest, _queue_pb2.SubmitResponse]
     """Takes messages durably: answered only after the commit. Several items share one commit.
     Each item is answered by the result of the same index. For bodies up to 1 MiB. Roles: smtp.
+    Each request is answered by one response, in order; a stream stays open for many.
     """
     SubmitStream: _grpc.StreamUnaryMultiCallable[_queue_pb2.SubmitStreamRequest, _queue_pb2.SubmitStreamResponse]
     """The same for one message of any size: the envelope first, then the body in chunks. Roles: smtp."""
@@ -56,9 +57,10 @@ class QueueServiceStub:
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Submit: _aio.UnaryUnaryMultiCallable[_queue_pb2.SubmitRequest, _queue_pb2.SubmitResponse]  # type: ignore[assignment]
+    Submit: _aio.StreamStreamMultiCallable[_queue_pb2.SubmitRequest, _queue_pb2.SubmitResponse]  # type: ignore[assignment]
     """Takes messages durably: answered only after the commit. Several items share one commit.
     Each item is answered by the result of the same index. For bodies up to 1 MiB. Roles: smtp.
+    Each request is answered by one response, in order; a stream stays open for many.
     """
     SubmitStream: _aio.StreamUnaryMultiCallable[_queue_pb2.SubmitStreamRequest, _queue_pb2.SubmitStreamResponse]  # type: ignore[assignment]
     """The same for one message of any size: the envelope first, then the body in chunks. Roles: smtp."""
@@ -82,11 +84,12 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Submit(
         self,
-        request: _queue_pb2.SubmitRequest,
+        request_iterator: _MaybeAsyncIterator[_queue_pb2.SubmitRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_queue_pb2.SubmitResponse, _abc.Awaitable[_queue_pb2.SubmitResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_queue_pb2.SubmitResponse], _abc.AsyncIterator[_queue_pb2.SubmitResponse]]:
         """Takes messages durably: answered only after the commit. Several items share one commit.
         Each item is answered by the result of the same index. For bodies up to 1 MiB. Roles: smtp.
+        Each request is answered by one response, in order; a stream stays open for many.
         """
 
     @_abc_1.abstractmethod

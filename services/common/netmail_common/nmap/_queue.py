@@ -1,6 +1,7 @@
 """Submitting messages durably, and the queue stubs for those who work it off."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,6 +20,7 @@ _ENVELOPE_OCTETS = 512
 _TIMEOUT = 30.0
 _RETRY_PAUSE = 0.05
 
+_SubmitCall = grpc.aio.StreamStreamCall[queue_pb2.SubmitRequest, queue_pb2.SubmitResponse]
 _StreamCall = grpc.aio.StreamUnaryCall[
     queue_pb2.SubmitStreamRequest, queue_pb2.SubmitStreamResponse
 ]
@@ -83,7 +85,7 @@ class QueueClients:
 class QueueClient:
     """Submits to the queue of the own Messaging Server."""
 
-    def __init__(self, channels: NmapChannels, *, in_flight: int = 1) -> None:
+    def __init__(self, channels: NmapChannels) -> None:
         self._clients = QueueClients(channels)
         self._server = channels.server
         self._gatherer: Gatherer[queue_pb2.Submission, queue_pb2.SubmitResult] = Gatherer(
@@ -91,8 +93,8 @@ class QueueClient:
             max_items=256,
             max_bytes=2 * MAX_UNARY_BYTES,
             size_of=_size_of,
-            in_flight=in_flight,
         )
+        self._call: _SubmitCall | None = None
 
     async def submit(self, envelope: queue_pb2.Envelope, data: bytes) -> Accepted:
         """Stores one message of at most MAX_UNARY_BYTES; returns after the durable commit.
@@ -135,25 +137,45 @@ class QueueClient:
 
     async def _submit_all(self, items: list[queue_pb2.Submission]) -> list[queue_pb2.SubmitResult]:
         request = queue_pb2.SubmitRequest(items=items)
-        deadline = asyncio.get_running_loop().time() + _TIMEOUT
-        while True:
-            left = deadline - asyncio.get_running_loop().time()
-            try:
-                # wait_for_ready: an agent that restarts makes a message wait, not fail.
-                response = await self._clients.for_server(self._server).Submit(
-                    request, timeout=max(left, 0.001), wait_for_ready=True
-                )
-            except grpc.aio.AioRpcError as error:
-                # Submitting twice is safe: a message id that was taken is not taken again.
-                if (
-                    error.code() is not grpc.StatusCode.UNAVAILABLE
-                    or _is_answer(error)
-                    or left <= 0
-                ):
-                    raise _failure(error) from error
-                await asyncio.sleep(_RETRY_PAUSE)
-            else:
-                return list(response.results)
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                while True:
+                    # Submitting twice is safe: a message id that was taken is not taken again.
+                    response = await self._exchange(request)
+                    if response is not None:
+                        return list(response.results)
+                    await asyncio.sleep(_RETRY_PAUSE)
+        except TimeoutError:
+            raise QueueUnavailable from None
+
+    async def _exchange(self, request: queue_pb2.SubmitRequest) -> queue_pb2.SubmitResponse | None:
+        """One request and its response; None: the stream broke, and the next try opens another.
+
+        A call for each request would cost twice as much.
+
+        Raises: QueueError.
+        """
+        # Taken away until the response is there: who is cancelled in between leaves no stream on
+        # which the next one would read it.
+        call, self._call = self._call, None
+        if call is None:
+            # wait_for_ready: an agent that restarts makes a message wait, not fail.
+            call = self._clients.for_server(self._server).Submit(wait_for_ready=True)  # type: ignore[call-arg] # optional
+        try:
+            with contextlib.suppress(asyncio.InvalidStateError):  # it has ended: read says why
+                await call.write(request)
+            response = await call.read()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or _is_answer(error):
+                raise _failure(error) from error
+            return None
+        except BaseException:
+            call.cancel()
+            raise
+        if not isinstance(response, queue_pb2.SubmitResponse):
+            return None
+        self._call = call
+        return response
 
 
 def _is_answer(error: grpc.aio.AioRpcError) -> bool:

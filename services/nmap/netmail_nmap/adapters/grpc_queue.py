@@ -1,6 +1,7 @@
 """QueueService: taking messages, leases and reports of `deliver`, what operators ask for."""
 # ruff: noqa: ARG002 - gRPC hands every method a context
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
@@ -12,6 +13,7 @@ from netmail_common.logging import get_logger
 from netmail_common.metrics import counter
 
 from netmail_nmap.adapters.grpc_convert import envelope_from, envelope_to
+from netmail_nmap.adapters.grpc_streams import answer_in_turn
 from netmail_nmap.adapters.grpc_uploads import (
     abandoned_unless_done,
     answered_after_all,
@@ -107,16 +109,21 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         self._queue = store.queue
         self._resolver = resolver
         self._max_message_size = max_message_size
-        self._draining = False
+        self._stop = asyncio.Event()
 
     def drain(self) -> None:
-        """Leases that wait are answered with nothing."""
-        self._draining = True
+        """Leases that wait are answered with nothing; streams end when what came is answered."""
+        self._stop.set()
 
     # -- taking --------------------------------------------------------------------------------
 
-    async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
-        """Takes several messages in one commit; an invalid one spoils none of the others."""
+    async def Submit(  # type: ignore[override] # writes instead of yielding
+        self, request_iterator: AsyncIterable[pb.SubmitRequest], context: Any
+    ) -> None:
+        """Takes messages: those of a request in one commit; an invalid one spoils no other."""
+        await answer_in_turn(request_iterator, self._submit_request, context.write, self._stop)
+
+    async def _submit_request(self, request: pb.SubmitRequest) -> pb.SubmitResponse:
         results: list[SubmitResult | None] = []
         envelopes: list[tuple[Envelope, bytes]] = []
         for item in request.items:
@@ -232,11 +239,11 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
             items = await self._queue.lease(
                 limit=request.limit,
                 seconds=request.lease_seconds,
-                wait=0 if self._draining else min(left, _WAIT_STEP),
+                wait=0 if self._stop.is_set() else min(left, _WAIT_STEP),
                 worker=request.worker,
                 busy_destinations=tuple(request.busy_destinations),
             )
-            if items or left <= 0 or self._draining:
+            if items or left <= 0 or self._stop.is_set():
                 return pb.LeaseResponse(items=_leased_to(items))
 
     async def ReadMessage(

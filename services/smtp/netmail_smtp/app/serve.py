@@ -42,7 +42,6 @@ __all__ = ["serve", "serving"]
 log = get_logger(__name__)
 
 _BUSY = Reply(421, "4.7.0", "Too many connections, try again later").encode()
-_SUBMITS_IN_FLIGHT = 1
 
 
 async def serve(
@@ -137,7 +136,7 @@ async def serving(
             limits=own.smtp.limits,
             directory=directory,
             lookups=RecipientLookups(directory, own.smtp.recipient_cache),
-            queue=QueueClient(channels, in_flight=_SUBMITS_IN_FLIGHT),
+            queue=QueueClient(channels),
             recognizer=Recognizer(
                 checker,
                 messaging_server=own.name,
