@@ -52,10 +52,13 @@ class PostfixPolicyConfig(Section):
     """Who may ask by TCP; everybody else gets silence. May not overlap a shared network."""
     sender_binding: Literal["strict", "domain", "any"] = "strict"
     """strict and domain need an address_map."""
-    known_answer: str = "OK"
+    known_answer: Annotated[str, Field(pattern=r"^[!-~][ -~]{0,499}$")] = "OK"
     """Action for a known sender in smtpd_relay_restrictions."""
-    unknown_answer: str = "DUNNO"
-    """Action for everybody else there."""
+    unknown_answer: Annotated[str, Field(pattern=r"^[!-~][ -~]{0,499}$")] = "DUNNO"
+    """Action for everybody else there: DUNNO, or REJECT and what to tell the client."""
+    trace_word_file: Path | None = None
+    """A secret word of 16 to 64 letters and digits that our X-Auth-OK begins with. Postfix takes
+    it out, and every X-Auth-OK without it, by the header_checks of the documentation."""
     idle_timeout: Annotated[Duration, Field(ge=1)] = 600
     max_connections: Annotated[int, Field(ge=1)] = 1000
 
@@ -106,7 +109,10 @@ class AddressMapConfig(Section):
     """Lines of `address user` or `address user@context`; `#` begins a comment. Reloaded when it
     changes."""
     domains: list[Domain] = []
-    """In these domains user@domain belongs to the user of that name."""
+    """In these domains user@domain belongs to the user of that name, unless the file says
+    otherwise."""
+    subaddress_separator: Annotated[str, Field(max_length=1)] = "+"
+    """user+tag@domain is an address of user; empty: it is not."""
 
 
 class ListsConfig(Section):
