@@ -1,0 +1,228 @@
+"""Which server is the primary of a partition: one server, Sentinel's choice, or a cluster's."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from netmail_common.config import ConfigError, ValkeyConfig
+from redis.crc import key_slot
+
+from netmail_connmgr.adapters.valkey.wire import (
+    Credentials,
+    ErrorReply,
+    Reply,
+    Server,
+    Wire,
+    WireError,
+)
+
+__all__ = ["ClusterRoute", "Route", "SentinelRoute", "SingleRoute", "partition_tags"]
+
+CLUSTER_PARTITIONS = 16
+_SLOTS = 16_384
+
+
+def partition_tags(count: int) -> tuple[str, ...]:
+    """Hash tags of so many partitions, whose slots are spread evenly over a cluster's."""
+    tags = []
+    for partition in range(count):
+        candidate = 0
+        while key_slot(str(candidate).encode()) * count // _SLOTS != partition:
+            candidate += 1
+        tags.append(str(candidate))
+    return tuple(tags)
+
+
+class Route(Protocol):
+    """The way to each partition's primary, as far as it is known.
+
+    Attributes:
+        tags: the hash tag of each partition.
+    """
+
+    tags: tuple[str, ...]
+
+    async def primary(self, partition: int) -> Server:
+        """The primary of a partition.
+
+        Raises: WireError.
+        """
+
+    def doubt(self, server: Server) -> None:
+        """A server did not answer as a primary does: look again before the next call."""
+
+    def moved(self, partition: int, server: Server) -> None:
+        """A server named another one for a partition."""
+
+    def close(self) -> None:
+        """Closes the connections of its own."""
+
+
+class SingleRoute:
+    """One server, for everything."""
+
+    def __init__(self, config: ValkeyConfig) -> None:
+        """Raises: ConfigError."""
+        if len(config.addresses) != 1:
+            raise ConfigError(
+                "valkey.addresses: mode single has one address; several servers are Sentinels"
+                " or a cluster"
+            )
+        self.tags = partition_tags(1)
+        self._server = Server.parse(config.addresses[0])
+
+    async def primary(self, partition: int) -> Server:  # noqa: ARG002 - there is one
+        """The server."""
+        return self._server
+
+    def doubt(self, server: Server) -> None:
+        """There is no other."""
+
+    def moved(self, partition: int, server: Server) -> None:
+        """It is no cluster."""
+
+    def close(self) -> None:
+        """Has no connections of its own."""
+
+
+class _LearntRoute:
+    """A route that is asked for, once for all who want it."""
+
+    def __init__(self, wire: Wire, config: ValkeyConfig) -> None:
+        self._wire = wire
+        self._timeout = config.timeout / 2
+        self._addresses = [Server.parse(address) for address in config.addresses]
+        self._lock = asyncio.Lock()
+        self._doubted = True
+
+    def doubt(self, server: Server) -> None:
+        """Looks again before the next call."""
+        self._doubted = True
+        self._wire.forget(server)
+
+    async def _look(self) -> None:
+        async with self._lock:
+            if self._doubted:
+                await self._learn()
+                self._doubted = False
+
+    @abstractmethod
+    async def _learn(self) -> None:
+        """Raises: WireError."""
+
+    async def _ask(self, server: Server, *command: str) -> Reply:
+        (reply,) = await self._wire.exchange(server, [command], self._timeout)
+        if isinstance(reply, ErrorReply):
+            raise WireError(str(reply))
+        return reply
+
+
+class SentinelRoute(_LearntRoute):
+    """The primary that the Sentinels name."""
+
+    def __init__(self, config: ValkeyConfig) -> None:
+        credentials = Credentials(config.sentinel_username, config.sentinel_password_file)
+        super().__init__(Wire(config, credentials), config)
+        self.tags = partition_tags(1)
+        self._service = config.service_name
+        self._primary: Server | None = None
+
+    async def primary(self, partition: int) -> Server:  # noqa: ARG002 - there is one
+        """The primary by the newest word of all Sentinels that answer."""
+        if self._doubted:
+            await self._look()
+        if self._primary is None:
+            raise WireError("no Sentinel knows the primary")
+        return self._primary
+
+    async def look_again(self) -> None:
+        """Asks though nothing is wrong: a primary that was cut off may not know it.
+
+        Raises: WireError.
+        """
+        self._doubted = True
+        await self._look()
+
+    def moved(self, partition: int, server: Server) -> None:
+        """It is no cluster."""
+
+    def close(self) -> None:
+        """Closes the connections to the Sentinels."""
+        self._wire.close()
+
+    async def _learn(self) -> None:
+        answers = await asyncio.gather(
+            *(
+                self._ask(sentinel, "SENTINEL", "MASTER", self._service)
+                for sentinel in self._addresses
+            ),
+            return_exceptions=True,
+        )
+        found = [_fields(answer) for answer in answers if isinstance(answer, list)]
+        if not found:
+            raise WireError(f"no Sentinel knows {self._service!r}: {answers[0]}")
+        # One that was cut off still names the old primary, with the older epoch.
+        newest = max(found, key=lambda fields: int(fields.get("config-epoch", "0")))
+        self._primary = Server(newest["ip"], int(newest["port"]))
+
+
+class ClusterRoute(_LearntRoute):
+    """The cluster's own table of slots."""
+
+    def __init__(self, wire: Wire, config: ValkeyConfig) -> None:
+        super().__init__(wire, config)
+        self.tags = partition_tags(CLUSTER_PARTITIONS)
+        self._slots = [key_slot(tag.encode()) for tag in self.tags]
+        self._primaries: dict[int, Server] = {}
+        self._known: list[Server] = []
+
+    async def primary(self, partition: int) -> Server:
+        """The primary of a partition's slot."""
+        if self._doubted:
+            await self._look()
+        try:
+            return self._primaries[partition]
+        except KeyError:
+            self._doubted = True
+            raise WireError("the cluster serves no such slot") from None
+
+    def moved(self, partition: int, server: Server) -> None:
+        """Takes a redirection's word."""
+        self._primaries[partition] = server
+
+    def close(self) -> None:
+        """Has no connections of its own."""
+
+    async def _learn(self) -> None:
+        reason: WireError | None = None
+        for server in dict.fromkeys([*self._known, *self._addresses]):
+            try:
+                ranges = await self._ask(server, "CLUSTER", "SLOTS")
+            except WireError as error:
+                reason = error
+                continue
+            self._take(ranges, server)
+            return
+        raise reason or WireError("no node of the cluster is known")
+
+    def _take(self, ranges: Sequence[Reply], asked: Server) -> None:
+        """Reads a reply to CLUSTER SLOTS: first slot, last slot, primary, replicas."""
+        nodes: dict[Server, None] = {}
+        self._primaries = {}
+        for first, last, *members in ranges:
+            servers = [Server(_text(host) or asked.host, port) for host, port, *_ in members]
+            nodes.update(dict.fromkeys(servers))
+            for partition, slot in enumerate(self._slots):
+                if first <= slot <= last:
+                    self._primaries[partition] = servers[0]
+        self._known = list(nodes)
+
+
+def _fields(reply: list[Reply]) -> dict[str, str]:
+    texts = [_text(item) for item in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=False))
+
+
+def _text(value: Reply) -> str:
+    return value.decode() if isinstance(value, bytes) else ""
