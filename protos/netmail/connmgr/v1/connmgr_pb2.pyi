@@ -17,6 +17,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _Protocol:
@@ -627,23 +632,41 @@ Global___HoldNetworks: _TypeAlias = HoldNetworks  # noqa: Y015
 
 @_typing.final
 class HeldNetworks(_message.Message):
-    """Answers HoldNetworks.add: every live login of these networks came in the changes before, and
-    their changes follow.
+    """Answers HoldNetworks.add: all live logins of these networks, in place of whatever the watcher
+    has; their changes follow.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def records(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Each a serialized LoginRecord."""
+
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoginOrigin]:
+        """New ones that records name."""
+
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Networks that are not held: too many logins for a replica."""
+
     def __init__(
         self,
         *,
         addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+        records: _abc.Iterable[_builtins.bytes] | None = ...,
+        origins: _abc.Iterable[Global___LoginOrigin] | None = ...,
+        refused: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "origins", b"origins", "records", b"records", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -656,20 +679,24 @@ class WatchStart(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CLOCK_ID_FIELD_NUMBER: _builtins.int
     mode: Global___WatchMode.ValueType
     instance_id: _builtins.str
-    """The instance and revision that the watcher has; empty for none."""
+    """The instance and revision that the watcher has; empty for none. HELD never resumes."""
     revision: _builtins.int
+    clock_id: _builtins.str
+    """The clock of the records that the watcher has; on another one nothing is resumed."""
     def __init__(
         self,
         *,
         mode: Global___WatchMode.ValueType = ...,
         instance_id: _builtins.str = ...,
         revision: _builtins.int = ...,
+        clock_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "mode", b"mode", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_id", b"clock_id", "instance_id", b"instance_id", "mode", b"mode", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -737,6 +764,9 @@ class WatchHello(_message.Message):
     RESUMED_FIELD_NUMBER: _builtins.int
     CHECK_CONNECTIONS_FIELD_NUMBER: _builtins.int
     MAX_USERS_PER_NETWORK_FIELD_NUMBER: _builtins.int
+    TABLE_TIME_FIELD_NUMBER: _builtins.int
+    CLOCK_ID_FIELD_NUMBER: _builtins.int
+    LOGINS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     login_lifetime_seconds: _builtins.int
     resumed: _builtins.bool
@@ -747,6 +777,11 @@ class WatchHello(_message.Message):
     """
     max_users_per_network: _builtins.int
     """Users on one network, beyond which its sender binding is strict."""
+    table_time: _builtins.float
+    """The table's clock when this was sent, seconds, and which clock it is."""
+    clock_id: _builtins.str
+    logins: _builtins.int
+    """Logins in the table, about: a watcher that has no room for them asks for HELD."""
     def __init__(
         self,
         *,
@@ -755,10 +790,13 @@ class WatchHello(_message.Message):
         resumed: _builtins.bool = ...,
         check_connections: _builtins.bool = ...,
         max_users_per_network: _builtins.int = ...,
+        table_time: _builtins.float = ...,
+        clock_id: _builtins.str = ...,
+        logins: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "max_users_per_network", b"max_users_per_network", "resumed", b"resumed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "clock_id", b"clock_id", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "logins", b"logins", "max_users_per_network", b"max_users_per_network", "resumed", b"resumed", "table_time", b"table_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -834,15 +872,23 @@ class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NONCE_FIELD_NUMBER: _builtins.int
+    TABLE_TIME_FIELD_NUMBER: _builtins.int
+    LOGINS_FIELD_NUMBER: _builtins.int
     nonce: _builtins.int
+    table_time: _builtins.float
+    """The table's clock when this was sent, seconds."""
+    logins: _builtins.int
+    """Logins in the table, about."""
     def __init__(
         self,
         *,
         nonce: _builtins.int = ...,
+        table_time: _builtins.float = ...,
+        logins: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logins", b"logins", "nonce", b"nonce", "table_time", b"table_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -908,21 +954,46 @@ Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
 
 @_typing.final
 class LoginChanges(_message.Message):
-    """At most 500. Expiry is no change: a login ends when its remaining time is over."""
+    """At most 1000 records. Expiry is no change: a login ends by itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoginChange]: ...
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoginChange]:
+        """Not sent any more; see records."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Logins that ended before their time, before those of records began: the first two fields,
+        place and user, of their LoginRecord.
+        """
+
+    @_builtins.property
+    def records(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Logins that are new or were renewed, each a serialized LoginRecord: the table keeps them so,
+        and a replica may.
+        """
+
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoginOrigin]:
+        """New ones that records name."""
+
     def __init__(
         self,
         *,
         changes: _abc.Iterable[Global___LoginChange] | None = ...,
+        removed: _abc.Iterable[_builtins.bytes] | None = ...,
+        records: _abc.Iterable[_builtins.bytes] | None = ...,
+        origins: _abc.Iterable[Global___LoginOrigin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "origins", b"origins", "records", b"records", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,6 +1021,112 @@ class LoginChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoginChange: _TypeAlias = LoginChange  # noqa: Y015
+
+@_typing.final
+class LoginOrigin(_message.Message):
+    """What many logins have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Never given twice by one instance."""
+    messaging_server: _builtins.str
+    agent: _builtins.str
+    @_builtins.property
+    def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the Messaging Server that holds the user."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        messaging_server: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        domains: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "domains", b"domains", "id", b"id", "messaging_server", b"messaging_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginOrigin: _TypeAlias = LoginOrigin  # noqa: Y015
+
+@_typing.final
+class LoginRecord(_message.Message):
+    """A login as it is kept. The fields stand in the order of their numbers; times are seconds on the
+    table's clock, which hello and heartbeats tell.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_EPOCH_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    ADDRESS_KEYS_FIELD_NUMBER: _builtins.int
+    place: _builtins.bytes
+    """The network, 4 or 16 octets; one octet more where it never grants. One login for each place
+    and user.
+    """
+    expires: _builtins.float
+    verified: _builtins.float
+    origin: _builtins.int
+    """LoginOrigin.id"""
+    client_address: _builtins.bytes
+    """Unset: the network's first address."""
+    protocol: Global___Protocol.ValueType
+    session_id: _builtins.str
+    credential_epoch: _builtins.int
+    """Unset where the agent knows none."""
+    serial: _builtins.int
+    """Grows with each new login."""
+    @_builtins.property
+    def user(self) -> Global___UserKey: ...
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 8192 octets of the user's mail addresses."""
+
+    @_builtins.property
+    def address_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same in the form in which addresses are compared; unset where all are written so."""
+
+    def __init__(
+        self,
+        *,
+        place: _builtins.bytes = ...,
+        user: Global___UserKey | None = ...,
+        expires: _builtins.float = ...,
+        verified: _builtins.float = ...,
+        origin: _builtins.int = ...,
+        client_address: _builtins.bytes = ...,
+        protocol: Global___Protocol.ValueType = ...,
+        session_id: _builtins.str = ...,
+        credential_epoch: _builtins.int | None = ...,
+        serial: _builtins.int = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        address_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_epoch", b"_credential_epoch", "credential_epoch", b"credential_epoch", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_epoch", b"_credential_epoch", "address_keys", b"address_keys", "addresses", b"addresses", "client_address", b"client_address", "credential_epoch", b"credential_epoch", "expires", b"expires", "origin", b"origin", "place", b"place", "protocol", b"protocol", "serial", b"serial", "session_id", b"session_id", "user", b"user", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credential_epoch: _TypeAlias = _typing.Literal["credential_epoch"]  # noqa: Y015
+    _WhichOneofArgType__credential_epoch: _TypeAlias = _typing.Literal["_credential_epoch", b"_credential_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credential_epoch) -> _WhichOneofReturnType__credential_epoch | None: ...
+
+Global___LoginRecord: _TypeAlias = LoginRecord  # noqa: Y015
 
 @_typing.final
 class Login(_message.Message):
