@@ -118,14 +118,15 @@ class SmallNmap(directory_pb2_grpc.DirectoryServiceServicer, queue_pb2_grpc.Queu
             catch_all=catch_all,
         )
 
-    async def Submit(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
-        self.submit_calls += 1
-        if self.submit_gate is not None:
-            await self.submit_gate.wait()
-        if self.submit_outcome == queue_pb2.SUBMIT_OUTCOME_ACCEPTED:
-            self.submitted.extend(request.items)
-        results = [queue_pb2.SubmitResult(outcome=self.submit_outcome) for _ in request.items]
-        return queue_pb2.SubmitResponse(results=results)
+    async def Submit(self, requests: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
+        async for request in requests:
+            self.submit_calls += 1
+            if self.submit_gate is not None:
+                await self.submit_gate.wait()
+            if self.submit_outcome == queue_pb2.SUBMIT_OUTCOME_ACCEPTED:
+                self.submitted.extend(request.items)
+            results = [queue_pb2.SubmitResult(outcome=self.submit_outcome) for _ in request.items]
+            yield queue_pb2.SubmitResponse(results=results)
 
     async def SubmitStream(self, requests: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
         submission = queue_pb2.Submission()

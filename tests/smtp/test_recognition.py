@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 from netmail_common.networks import AddressRules, NetworkMap
-from netmail_smtp.adapters.recognition import MissLimiter
+from netmail_smtp.domain.miss_limiter import MissLimiter
 
 
 class Clock:

@@ -14,6 +14,17 @@ MESSAGES = counter(
     "smtp_messages", "Messages after their end, by reply code.", ("listener", "code")
 )
 MESSAGE_OCTETS = counter("smtp_message_octets", "Octets of messages that were accepted.")
+LOGIN_DECISIONS = counter(
+    "smtp_login_decisions",
+    "Relay decisions by login: by this process's replica of the login table, or by a call to the"
+    " Connection Manager.",
+    ("by",),
+)
+REPLICA_LOGINS = gauge("smtp_replica_logins", "Logins in this process's replica.")
+REPLICA_AGE = gauge(
+    "smtp_replica_age_seconds",
+    "Seconds since the replica knew everything that the Connection Manager did.",
+)
 AUTHENTICATIONS = counter(
     "smtp_authentications", "SMTP AUTH exchanges by outcome.", ("mechanism", "outcome")
 )
@@ -24,6 +35,12 @@ SESSIONS = gauge("smtp_sessions", "Sessions that are open.", ("listener",))
 def relay_decisions(reason: str, *, accepted: bool) -> Counter:
     """RELAY_DECISIONS with its labels; there are few reasons."""
     return RELAY_DECISIONS.labels(reason, "yes" if accepted else "no")
+
+
+@functools.lru_cache(maxsize=2)
+def login_decisions(by: str) -> Counter:
+    """LOGIN_DECISIONS with its label: replica or call."""
+    return LOGIN_DECISIONS.labels(by)
 
 
 @functools.lru_cache(maxsize=256)

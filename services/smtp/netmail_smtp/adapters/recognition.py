@@ -1,38 +1,44 @@
 """Who a client is without SMTP AUTH: in an allowed network, or logged in by POP3 or IMAP."""
 
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2
 from netmail_common.config import SenderBinding
 from netmail_common.connmgr import ConnectionManagerUnavailable
+from netmail_common.connmgr.model import (
+    Binding,
+    CheckedSender,
+    Login,
+    LoginProtocol,
+    SenderDecision,
+    SenderQuestion,
+    UserKey,
+)
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
-from netmail_common.networks import Address, Network, NetworkMap
+from netmail_common.networks import Address, Network
 from netmail_common.nmap import Resolution
 from netmail_common.shared_networks import is_within
 
+from netmail_smtp.adapters.metrics import login_decisions
+from netmail_smtp.domain.miss_limiter import MissLimiter
 from netmail_smtp.domain.relay import KnownSender, Stranger, Unknown, Way
 
 _log = get_logger(__name__)
 
-MAX_MISSES = 10
-"""Questions a network may ask in a second without being known."""
-_MAX_TRACKED = 100_000
-_GOOD_FOR = 60.0
-
-_BINDINGS = {
-    SenderBinding.STRICT: connmgr_pb2.SENDER_BINDING_STRICT,
-    SenderBinding.DOMAIN: connmgr_pb2.SENDER_BINDING_DOMAIN,
-    SenderBinding.ANY: connmgr_pb2.SENDER_BINDING_ANY,
+_BINDING_NUMBERS = {
+    Binding.STRICT: connmgr_pb2.SENDER_BINDING_STRICT,
+    Binding.DOMAIN: connmgr_pb2.SENDER_BINDING_DOMAIN,
+    Binding.ANY: connmgr_pb2.SENDER_BINDING_ANY,
 }
-_PROTOCOLS = {
-    connmgr_pb2.PROTOCOL_POP3: "POP3 login",
-    connmgr_pb2.PROTOCOL_IMAP: "IMAP4 login",
-    connmgr_pb2.PROTOCOL_LEGACY_UDP: "login by UDP 689",
+_LOGINS = {
+    LoginProtocol.POP3: "POP3 login",
+    LoginProtocol.IMAP: "IMAP4 login",
+    LoginProtocol.LEGACY_UDP: "login by UDP 689",
+    LoginProtocol.WHOSON: "login by WHOSON",
+    LoginProtocol.AUTH_POLICY: "login at another server",
 }
 
 
@@ -43,58 +49,14 @@ class SenderChecker(Protocol):
         """Raises: ConnectionManagerUnavailable."""
 
 
-class MissLimiter:
-    """Counts questions per network that were not answered with yes, over one second.
+class Replica(Protocol):
+    """The login table, as far as this process knows it."""
 
-    A network that was known a moment ago asks as often as it likes. Networks are what logins are
-    kept for: of an IPv6 client's many addresses none begins anew.
+    def allows(self, address: bytes, question: SenderQuestion) -> SenderDecision | None:
+        """ALLOWED; None: the Connection Manager is to be asked."""
 
-    Args:
-        networks: the Connection Manager's.
-        limit: questions in a second.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(
-        self,
-        networks: NetworkMap,
-        limit: int = MAX_MISSES,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._networks = networks
-        self._limit = limit
-        self._clock = clock
-        self._misses: dict[bytes, deque[float]] = {}
-        self._good: dict[bytes, float] = {}
-
-    def may_ask(self, address: Address) -> bool:
-        """Counts one question; False: too many came from this address's network."""
-        now = self._clock()
-        network = self._networks.locate(address).key
-        if self._good.get(network, 0.0) > now:
-            return True
-        misses = self._misses.get(network)
-        if misses is None:
-            if len(self._misses) >= _MAX_TRACKED:
-                self._misses.clear()
-            misses = self._misses[network] = deque()
-        while misses and misses[0] <= now - 1.0:
-            misses.popleft()
-        if len(misses) >= self._limit:
-            return False
-        misses.append(now)
-        return True
-
-    def answered(self, address: Address, *, known: bool) -> None:
-        """Takes the answer: yes does not count, and vouches for the next ones."""
-        network = self._networks.locate(address).key
-        if not known:
-            self._good.pop(network, None)
-            return
-        if len(self._good) >= _MAX_TRACKED:
-            self._good.clear()
-        self._good[network] = self._clock() + _GOOD_FOR
-        self._misses.pop(network, None)
+    def hold(self, address: bytes) -> None:
+        """Wants to know an address that the Connection Manager has just allowed."""
 
 
 class Recognizer:
@@ -102,6 +64,7 @@ class Recognizer:
 
     Args:
         checker: the Connection Manager's client; None: this Messaging Server has none.
+        replica: of its login table; None: every question goes to the Connection Manager.
         messaging_server: its name.
         allowed: smtp.allowed_networks.
         limiter: of questions from strangers.
@@ -111,11 +74,13 @@ class Recognizer:
         self,
         checker: SenderChecker | None,
         *,
+        replica: Replica | None,
         messaging_server: str,
         allowed: Sequence[Network],
         limiter: MissLimiter,
     ) -> None:
         self._checker = checker
+        self._replica = replica
         self._messaging_server = messaging_server
         self._allowed = tuple(allowed)
         self._limiter = limiter
@@ -127,72 +92,118 @@ class Recognizer:
         return None
 
     async def by_login(
-        self,
-        address: Address,
-        senders: Sequence[MailAddress],
-        binding: SenderBinding,
-        owners: Sequence[connmgr_pb2.SenderOwner],
+        self, address: Address, senders: Sequence[CheckedSender], binding: SenderBinding
     ) -> KnownSender | Stranger:
-        """Asks the Connection Manager.
+        """Looks for a login in the replica, and asks the Connection Manager if it is silent.
 
         Args:
             address: of the client.
-            senders: of the message, as far as they are known.
+            senders: of the message, as far as they are known, and whose they are.
             binding: the listener's.
-            owners: what the directory says about senders in our domains.
         """
+        question = SenderQuestion(tuple(senders), Binding(binding.value))
+        if self._replica is not None:
+            found = self._replica.allows(address.packed, question)
+            if found is not None and found.login is not None:
+                login_decisions("replica").inc()
+                return _known_here(found, found.login)
         if self._checker is None:
             return Stranger(Unknown.NO_LOGIN)
         if not self._limiter.may_ask(address):
             return Stranger(Unknown.TOO_MANY_CHECKS)
-        check = connmgr_pb2.SenderCheck(
-            client_address=address.packed,
-            senders=[sender.wire for sender in senders],
-            binding=_BINDINGS[binding],
-            messaging_server=self._messaging_server,
-            owners=owners,
-        )
+        return await self._ask(self._checker, address, question)
+
+    async def _ask(
+        self, checker: SenderChecker, address: Address, question: SenderQuestion
+    ) -> KnownSender | Stranger:
+        login_decisions("call").inc()
         try:
-            decision = await self._checker.check_sender(check)
+            decision = await checker.check_sender(
+                _sender_check(address, question, self._messaging_server)
+            )
         except ConnectionManagerUnavailable as error:
             _log.warning("connection manager does not answer", reason=error.reason)
             return Stranger(Unknown.UNREACHABLE)
         except grpc.aio.AioRpcError as error:
             _log.error("connection manager refuses the question", code=error.code().name)
             return Stranger(Unknown.UNREACHABLE)
-        self._limiter.answered(address, known=decision.decision == connmgr_pb2.DECISION_ALLOWED)
-        match decision.decision:
-            case connmgr_pb2.DECISION_ALLOWED:
-                return _known(decision)
-            case connmgr_pb2.DECISION_DENIED:
-                return Stranger(Unknown.SENDER_REFUSED, decision.refused_sender, decision.user.name)
-            case _:
-                return Stranger(Unknown.NO_LOGIN)
+        allowed = decision.decision == connmgr_pb2.DECISION_ALLOWED
+        self._limiter.answered(address, known=allowed)
+        if allowed:
+            if self._replica is not None:
+                self._replica.hold(address.packed)
+            return _known(decision)
+        if decision.decision == connmgr_pb2.DECISION_DENIED:
+            return Stranger(Unknown.SENDER_REFUSED, decision.refused_sender, decision.user.name)
+        return Stranger(Unknown.NO_LOGIN)
 
 
-def sender_owners(
-    senders: Sequence[MailAddress], found: Sequence[Resolution]
-) -> list[connmgr_pb2.SenderOwner]:
-    """What Resolve said about senders, in the Connection Manager's words."""
-    owners = []
-    for sender, resolution in zip(senders, found, strict=True):
-        if not resolution.tells_owner:
-            continue
-        owner = None
-        if resolution.owner is not None:
-            owner = connmgr_pb2.UserKey(
-                name=resolution.owner.name, context=resolution.owner.context
-            )
-        owners.append(connmgr_pb2.SenderOwner(address=sender.wire, owner=owner, known=True))
-    return owners
+def checked_senders(
+    senders: Sequence[MailAddress], asked: Sequence[MailAddress], found: Sequence[Resolution]
+) -> list[CheckedSender]:
+    """Senders, with what Resolve said about those that it was asked about."""
+    owners = dict(zip(asked, found, strict=True))
+    return [_checked(sender, owners.get(sender)) for sender in senders]
+
+
+def _checked(sender: MailAddress, found: Resolution | None) -> CheckedSender:
+    return CheckedSender(
+        address=sender.wire,
+        key=sender.key(),
+        domain=sender.domain,
+        known=found is not None and found.tells_owner,
+        owner=found.owner if found is not None else None,
+    )
+
+
+def _sender_check(
+    address: Address, question: SenderQuestion, messaging_server: str
+) -> connmgr_pb2.SenderCheck:
+    check = connmgr_pb2.SenderCheck(
+        client_address=address.packed,
+        senders=[sender.address for sender in question.senders],
+        binding=_BINDING_NUMBERS[question.binding],
+        messaging_server=messaging_server,
+    )
+    for sender in question.senders:
+        if sender.known:
+            owner = check.owners.add(address=sender.address, known=True)
+            if sender.owner is not None:
+                owner.owner.name, owner.owner.context = sender.owner
+    return check
 
 
 def _known(decision: connmgr_pb2.SenderDecision) -> KnownSender:
+    """A sender that the Connection Manager knows."""
+    try:
+        protocol = LoginProtocol(decision.protocol)
+    except ValueError:  # one that only a newer Connection Manager knows
+        protocol = None
+    users = [UserKey(user.name, user.context) for user in decision.users]
+    user = UserKey(decision.user.name, decision.user.context)
+    return _known_sender(user, protocol, decision.session_id, users, decision.user_count)
+
+
+def _known_here(decision: SenderDecision, login: Login) -> KnownSender:
+    """A sender that the replica knows by this login."""
+    return _known_sender(
+        login.user, login.protocol, login.session_id, decision.users, decision.user_count
+    )
+
+
+def _known_sender(
+    user: UserKey,
+    protocol: LoginProtocol | None,
+    session_id: str,
+    users: Sequence[UserKey],
+    user_count: int,
+) -> KnownSender:
     return KnownSender(
         Way.LOGIN,
-        user=decision.user.name,
-        context=decision.user.context,
-        detail=_PROTOCOLS.get(decision.protocol, "login"),
-        user_count=decision.user_count or 1,
-        all_users=tuple(f"{user.name}@{user.context}" for user in decision.users),
+        user=user.name,
+        context=user.context,
+        detail=_LOGINS[protocol] if protocol is not None else "login",
+        user_count=user_count or 1,
+        all_users=tuple(f"{one.name}@{one.context}" for one in users),
+        session_id=session_id,
     )

@@ -1,45 +1,82 @@
-"""Ends the sessions of users whose password was changed, or who were disabled or removed."""
+"""Follows the login table: keeps a replica of it, ends the sessions of users that it revokes."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any
 
 import grpc
-from netmail_common.connmgr import ConnectionManagerClient, Revoked, WatchMode
+from netmail_common.connmgr import ConnectionManagerClient, LoginReplica, Revoked, WatchMode
 from netmail_common.logging import get_logger
+from netmail_common.networks import NetworkMap
 
 from netmail_smtp.adapters.connection import Connection, EndRequest
+from netmail_smtp.adapters.metrics import REPLICA_AGE, REPLICA_LOGINS
 from netmail_smtp.adapters.session import SmtpSession
 from netmail_smtp.protocol.reply import Reply
 
 _log = get_logger(__name__)
 _REVOKED = EndRequest(Reply(421, "4.7.0", "Your login was revoked"), in_transaction=True)
 _REFUSED_PAUSE = 30.0
+_ERROR_PAUSE = 1.0
+
+Sessions = Callable[[], Iterable[Connection]]
 
 
 @contextlib.asynccontextmanager
-async def watching_revocations(
-    client: ConnectionManagerClient, sessions: Callable[[], Iterable[Connection]]
-) -> AsyncIterator[None]:
-    """Watches while the block runs.
+async def following_logins(
+    client: ConnectionManagerClient,
+    networks: NetworkMap,
+    sessions: Sessions,
+    *,
+    max_staleness: float,
+    max_logins: int,
+) -> AsyncIterator[LoginReplica | None]:
+    """Follows the table while the block runs; gives its replica.
 
     Args:
         client: of the Connection Manager.
+        networks: its map from addresses to networks.
         sessions: gives those that are open.
+        max_staleness: seconds; an older replica answers nothing.
+        max_logins: that the replica holds; 0: there is none, and revocations alone are followed.
     """
-    task = asyncio.get_running_loop().create_task(_watch(client, sessions))
+    replica: LoginReplica | None = None
+    follow = _revocations_alone(client, sessions)
+    if max_logins:
+        replica = LoginReplica(
+            client,
+            networks,
+            max_staleness=max_staleness,
+            max_logins=max_logins,
+            on_revoked=lambda event: end_sessions(event, sessions()),
+        )
+        REPLICA_LOGINS.set_function(lambda: replica.logins)
+        REPLICA_AGE.set_function(lambda: replica.age)
+        follow = replica.run
+    task = asyncio.get_running_loop().create_task(_for_ever(follow))
     try:
-        yield
+        yield replica
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
 
-async def _watch(
-    client: ConnectionManagerClient, sessions: Callable[[], Iterable[Connection]]
-) -> None:
+async def _for_ever(follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Begins anew after an error of ours: sessions must end when their users' logins do."""
     while True:
+        try:
+            await follow()
+        except Exception:  # noqa: BLE001 - a traceback for the log
+            _log.exception("following the logins failed")
+        await asyncio.sleep(_ERROR_PAUSE)
+
+
+def _revocations_alone(
+    client: ConnectionManagerClient, sessions: Sessions
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def follow() -> None:
         try:
             async for event in client.watch(WatchMode.REVOCATIONS):
                 if isinstance(event, Revoked):
@@ -47,6 +84,8 @@ async def _watch(
         except grpc.aio.AioRpcError as error:
             _log.error("revocations are not to be had", code=error.code().name)
             await asyncio.sleep(_REFUSED_PAUSE)
+
+    return follow
 
 
 def end_sessions(revocation: Revoked, sessions: Iterable[Connection]) -> None:

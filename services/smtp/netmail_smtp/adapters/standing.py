@@ -10,7 +10,7 @@ from netmail_common.nmap import ResolveOutcome
 
 from netmail_smtp.adapters.authentication import Authentication
 from netmail_smtp.adapters.metrics import relay_decisions
-from netmail_smtp.adapters.recognition import sender_owners
+from netmail_smtp.adapters.recognition import checked_senders
 from netmail_smtp.adapters.session_state import SessionState
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.identity import header_senders
@@ -55,14 +55,7 @@ class Standing:
         known = transaction.known
         if known is None or known.way is Way.NETWORK:
             return
-        if session.listener.after_login is SenderBinding.ANY:
-            return
-        senders = header_senders(header)
-        envelope_sender = transaction.mail.sender
-        if envelope_sender is not None:
-            key = envelope_sender.key()
-            senders = [envelope_sender, *(s for s in senders if s.key() != key)]
-        standing = await self._find(senders)
+        standing = await self._find(self._all_senders(transaction, header))
         if isinstance(standing, Stranger):
             decision = session.listener.policy.refusal(standing, None)
             self.record(transaction, decision, standing, recipient="")
@@ -102,6 +95,17 @@ class Standing:
             **more,
         )
 
+    def _all_senders(self, transaction: Transaction, header: Header) -> Sequence[MailAddress]:
+        """Of envelope and header; none where a login vouches for any."""
+        if self._session.listener.after_login is SenderBinding.ANY:
+            return ()
+        senders = header_senders(header)
+        envelope_sender = transaction.mail.sender
+        if envelope_sender is None:
+            return senders
+        key = envelope_sender.key()
+        return [envelope_sender, *(s for s in senders if s.key() != key)]
+
     async def _find(self, senders: Sequence[MailAddress]) -> KnownSender | Stranger:
         session = self._session
         client, listener = session.client, session.listener
@@ -114,11 +118,10 @@ class Standing:
                 return known
         if not listener.policy.smtp_after_pop:
             return Stranger(Unknown.NO_LOGIN)
-        directory = session.services.directory
-        ours = [s for s in senders if directory.owner_of(s.domain) is not None]
-        found = await directory.resolve(ours) if ours else []
+        ours = [s for s in senders if session.services.directory.owner_of(s.domain) is not None]
+        found = await session.services.lookups.resolve(ours, 0) if ours else []
         if any(r.outcome is ResolveOutcome.TEMPORARY_FAILURE for r in found):
             raise SmtpError(451, "4.3.0", "Temporary failure, try again later")
         return await recognizer.by_login(
-            client.address, senders, listener.after_login, sender_owners(ours, found)
+            client.address, checked_senders(senders, ours, found), listener.after_login
         )

@@ -16,7 +16,7 @@ from netmail_common.config import (
     MessagingServerConfig,
     SmtpListenerConfig,
 )
-from netmail_common.connmgr import ConnectionManagerClient
+from netmail_common.connmgr import ConnectionManagerClient, LoginReplica
 from netmail_common.grpc_client import Channel
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
@@ -30,10 +30,11 @@ from netmail_common.tls import ServerTls
 from netmail_common.workers import run_workers
 
 from netmail_smtp.adapters.lookups import RecipientLookups
-from netmail_smtp.adapters.recognition import MissLimiter, Recognizer
-from netmail_smtp.adapters.revocations import watching_revocations
+from netmail_smtp.adapters.recognition import Recognizer
+from netmail_smtp.adapters.revocations import following_logins
 from netmail_smtp.adapters.services import Listener, Services, SessionRegistry
 from netmail_smtp.adapters.session import SmtpSession
+from netmail_smtp.domain.miss_limiter import MissLimiter
 from netmail_smtp.domain.relay import RelayPolicy
 from netmail_smtp.protocol.reply import Reply
 
@@ -127,8 +128,17 @@ async def serving(
         rules = _address_rules(installation, own)
         networks = NetworkMap(rules)
         checker = _connection_manager(installation, own, identity, networks, stack)
+        replica: LoginReplica | None = None
         if checker is not None:
-            await stack.enter_async_context(watching_revocations(checker, sessions.open_sessions))
+            replica = await stack.enter_async_context(
+                following_logins(
+                    checker,
+                    networks,
+                    sessions.open_sessions,
+                    max_staleness=own.smtp.max_staleness,
+                    max_logins=own.smtp.replica_max_logins,
+                )
+            )
         services = Services(
             messaging_server=name,
             host_name=own.host_name,
@@ -139,6 +149,7 @@ async def serving(
             queue=QueueClient(channels),
             recognizer=Recognizer(
                 checker,
+                replica=replica,
                 messaging_server=own.name,
                 allowed=_allowed_networks(own, rules),
                 limiter=MissLimiter(networks),

@@ -28,6 +28,7 @@ class KnownSender:
         detail: the way in words, for Received: "SMTP AUTH PLAIN", "POP3 login".
         user_count: users known at its address; more than one only with LOGIN.
         all_users: "name@context" of each of them, for the log.
+        session_id: with LOGIN, of the login that vouches.
     """
 
     way: Way
@@ -36,6 +37,7 @@ class KnownSender:
     detail: str = ""
     user_count: int = 1
     all_users: tuple[str, ...] = ()
+    session_id: str = ""
 
     @property
     def full_name(self) -> str:
