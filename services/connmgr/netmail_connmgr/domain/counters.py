@@ -17,7 +17,7 @@ class Count:
 
     Attributes:
         key: names the counter.
-        amount: to add; 0 reads.
+        amount: to add; 0 reads, a negative one gives back.
         window: seconds that it looks back.
         limit: nothing is added if the total would exceed it.
     """
@@ -30,10 +30,18 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The total in the window after that, and whether the amount was added."""
+    """A counter after that.
+
+    Attributes:
+        total: in the window.
+        admitted: whether the amount was added.
+        wait: seconds until it could be; 0 if it was. Where nothing was to be added: until one
+            could be.
+    """
 
     total: float
     admitted: bool
+    wait: float = 0.0
 
 
 class Counters(Protocol):
