@@ -1,0 +1,154 @@
+"""The protocol of Hula, with authentication: one struct for requests, one for replies."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from netmail_connmgr.protocol.legacy_udp.layout import Layout
+from netmail_connmgr.protocol.legacy_udp.plain import MAX_NAME, Malformed
+
+__all__ = [
+    "MAX_COMMENT",
+    "REQUEST_SIZES",
+    "AuthenticatedRequest",
+    "Command",
+    "Result",
+    "parse",
+    "reply",
+    "require_auth_detail",
+    "text_detail",
+]
+
+MAX_COMMENT = 128
+_USER_FIELD = 257
+_EVENT_FIELD = 17
+_PASS_DIGITS = 32
+
+
+class Command(IntEnum):
+    """What a client wants; other numbers come too."""
+
+    VERIFY = 1
+    NOTIFY = 2
+
+
+class Result(IntEnum):
+    """What it is answered."""
+
+    OK = 0
+    DENY_TEMPORARY = 1
+    DENY_PERMANENT = 2
+    ALLOWED = 3
+    MUST_AUTH = 4
+    """Never a verdict: the client takes it for a handshake."""
+    INVALID_AUTH = 100
+    UNKNOWN_COMMAND = 101
+    DBERR = 102
+    SHUTTING_DOWN = 103
+    RECEIVER_DISABLED = 104
+    CONNECTION_LIMIT = 105
+    NO_MEMORY = 106
+    UNKNOWN = 200
+
+
+class AuthenticatedRequest(NamedTuple):
+    """A request.
+
+    Attributes:
+        password: 32 octets, hex digits of an MD5 if the client has a salt.
+        address: 4 octets, in network order.
+        event: upper case, without its NUL.
+        detail: the union, as it came.
+    """
+
+    layout: Layout
+    password: bytes
+    command: int
+    address: bytes
+    event: bytes
+    detail: bytes
+
+    @property
+    def user(self) -> bytes | None:
+        """detail.authenticated.user; None if it does not end within its field."""
+        name, end, _ = self.detail[:_USER_FIELD].partition(b"\0")
+        return name if end else None
+
+
+class _Form:
+    """One layout of both structs; the gaps are the compilers'."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        word = layout.word
+        gap = -33 % word
+        self._request = layout.struct(f"{_PASS_DIGITS}sx{gap}xL{word}s17x{_EVENT_FIELD}s")
+        self._detail_offset = {4: 80, 8: 96}[word]
+        self.request_size = {4: 344, 8: 368}[word]
+        self._reply = layout.struct(f"L{MAX_COMMENT + 1}s3x260s")
+        self.require_auth = layout.struct("i").pack(1)
+
+    def parse(self, data: bytes) -> AuthenticatedRequest:
+        password, command, field, event = self._request.unpack_from(data)
+        address = self.layout.address(field)
+        if address is None:
+            raise Malformed
+        return AuthenticatedRequest(
+            self.layout,
+            password,
+            command,
+            address,
+            event.partition(b"\0")[0].upper(),
+            data[self._detail_offset :],
+        )
+
+    def reply(self, result: Result, comment: bytes, detail: bytes) -> bytes:
+        return self._reply.pack(result, comment, detail)
+
+
+_FORMS = {layout: _Form(layout) for layout in Layout}
+_COMMAND_FIELDS = {344: (36, 40), 368: (40, 48)}
+_ORDERS = {
+    344: (_FORMS[Layout.ILP32_LITTLE], _FORMS[Layout.ILP32_BIG]),
+    368: (_FORMS[Layout.LP64_LITTLE], _FORMS[Layout.LP64_BIG]),
+}
+
+REQUEST_SIZES = frozenset(_ORDERS)
+
+
+def parse(data: bytes) -> AuthenticatedRequest:
+    """Reads a datagram of one of REQUEST_SIZES octets.
+
+    The smaller reading of the command tells the byte order; where both are the same, it is little.
+
+    Raises: Malformed, also for an address whose upper half is not zero.
+    """
+    orders = _ORDERS.get(len(data))
+    if orders is None:
+        raise Malformed
+    start, end = _COMMAND_FIELDS[len(data)]
+    command = data[start:end]
+    # Comparing as big-endian numbers is comparing octets.
+    return orders[command < command[::-1]].parse(data)
+
+
+def reply(layout: Layout, result: Result, comment: str = "", detail: bytes = b"") -> bytes:
+    """A whole reply in the client's own layout, zeroed where nothing is said.
+
+    Args:
+        comment: for people; printable ASCII of it, cut at MAX_COMMENT.
+        detail: text_detail or require_auth_detail: the client has one field for all of them.
+    """
+    text = bytes(octet for octet in comment.encode("ascii", "replace") if 32 <= octet < 127)
+    return _FORMS[layout].reply(result, text[:MAX_COMMENT], detail)
+
+
+def text_detail(text: bytes) -> bytes:
+    """A user name or a salt. Raises: ValueError, if it is longer than MAX_NAME or has a NUL."""
+    if len(text) > MAX_NAME or 0 in text:
+        raise ValueError(f"a detail of more than {MAX_NAME} octets, or with a NUL")
+    return text
+
+
+def require_auth_detail(layout: Layout) -> bytes:
+    """connect.requireAuth, set."""
+    return _FORMS[layout].require_auth

@@ -1,0 +1,130 @@
+"""What a datagram asks for, whichever protocol it is of, and how that is answered."""
+
+from typing import NamedTuple
+
+from netmail_connmgr.protocol.legacy_udp import authenticated, plain
+from netmail_connmgr.protocol.legacy_udp.authenticated import AuthenticatedRequest, Result
+from netmail_connmgr.protocol.legacy_udp.layout import Layout
+from netmail_connmgr.protocol.legacy_udp.plain import CheckResult, PlainRequest, RequestNumber
+
+__all__ = ["Connect", "PlainEnquiry", "Register", "Relay", "Reply", "Request"]
+
+
+class Reply(NamedTuple):
+    """Nothing to find out: the answer is here.
+
+    Attributes:
+        kind: for the counters.
+    """
+
+    kind: str
+    data: bytes
+
+
+class Register(NamedTuple):
+    """A user logged in, or an address without one.
+
+    Attributes:
+        name: empty for nobody.
+        reply: when it is done; None: the client waits for nothing.
+        failure: when it could not be done.
+        refusal: when such a name is not admitted.
+    """
+
+    kind: str
+    address: bytes
+    name: str
+    reply: bytes | None = None
+    failure: bytes | None = None
+    refusal: bytes | None = None
+
+    @classmethod
+    def by_notice(cls, request: AuthenticatedRequest, name: str) -> "Register":
+        """AUTHENTICATED."""
+        return cls(
+            "authenticated",
+            request.address,
+            name,
+            reply=authenticated.reply(request.layout, Result.OK),
+            failure=authenticated.reply(request.layout, Result.DBERR),
+            refusal=authenticated.reply(request.layout, Result.UNKNOWN),
+        )
+
+
+class PlainEnquiry(NamedTuple):
+    """CHECK or CHECK_NAME: is a login known from there?"""
+
+    request: PlainRequest
+
+    @property
+    def kind(self) -> str:
+        """For the counters."""
+        return self.request.number.name.lower()
+
+    @property
+    def address(self) -> bytes:
+        """The client's."""
+        return self.request.address
+
+    def known(self, name: str) -> bytes:
+        """There is one; NAME is empty if nobody knows whose."""
+        octets = name.encode() if self.request.number == RequestNumber.CHECK_NAME else b""
+        result = CheckResult.FOUND_NAME if octets else CheckResult.FOUND
+        return plain.reply(self.request.layout, result, octets)
+
+    def unknown(self) -> bytes:
+        """There is none."""
+        return plain.reply(self.request.layout, CheckResult.NOT_FOUND)
+
+    def unavailable(self) -> None:
+        """It cannot be found out: silence, which clients take for `not found`."""
+
+
+class Relay(NamedTuple):
+    """VERIFY RELAY: the same question with authentication."""
+
+    layout: Layout
+    address: bytes
+
+    @property
+    def kind(self) -> str:
+        """For the counters."""
+        return "relay"
+
+    def known(self, name: str) -> bytes:
+        """There is one; NAME is empty if nobody knows whose."""
+        detail = authenticated.text_detail(name.encode())
+        return authenticated.reply(self.layout, Result.ALLOWED, detail=detail)
+
+    def unknown(self) -> bytes:
+        """There is none."""
+        return authenticated.reply(self.layout, Result.DENY_TEMPORARY)
+
+    def unavailable(self) -> bytes:
+        """It cannot be found out; silence would hold the agent up for 19 seconds."""
+        return self.unknown()
+
+
+class Connect(NamedTuple):
+    """VERIFY CONNECT: may a client connect?"""
+
+    layout: Layout
+    address: bytes
+
+    @property
+    def kind(self) -> str:
+        """For the counters."""
+        return "connect"
+
+    def allowed(self, comment: str = "", *, require_auth: bool = False) -> bytes:
+        """It may; with REQUIRE_AUTH it must authenticate first."""
+        detail = authenticated.require_auth_detail(self.layout) if require_auth else b""
+        return authenticated.reply(self.layout, Result.ALLOWED, comment, detail)
+
+    def denied(self, comment: str, *, permanently: bool) -> bytes:
+        """It may not."""
+        result = Result.DENY_PERMANENT if permanently else Result.DENY_TEMPORARY
+        return authenticated.reply(self.layout, result, comment)
+
+
+Request = Reply | Register | PlainEnquiry | Relay | Connect
