@@ -9,6 +9,7 @@ from netmail_common.config import (
     Installation,
     MessagingServerConfig,
 )
+from netmail_common.connmgr.model import UserKey
 from netmail_common.networks import AddressRules, Network
 from netmail_common.shared_networks import SharedNetworkError, read_trusted_networks
 
@@ -72,6 +73,13 @@ class FrontEndSetup:
             if any(own.name == context for own in server.contexts):
                 return server
         return None
+
+    def user(self, text: str) -> UserKey:
+        """Whose name that is: `name@context` of a context that we serve, else a bare name."""
+        name, _, context = text.rpartition("@")
+        if name and self.holder(context) is not None:
+            return UserKey(name, context)
+        return UserKey(text, self.default_context)
 
     def allowed_sources(self, texts: Sequence[str], section: str) -> tuple[Network, ...]:
         """Reads SECTION.allowed_sources. Raises: ConfigError, for a shared network."""

@@ -11,4 +11,19 @@ REVOKED_LOGINS = counter("connmgr_revoked_logins", "Logins that revocations ende
 LOGINS = gauge("connmgr_logins", "Logins in the table")
 WATCHERS = gauge("connmgr_watchers", "Streams that watch the table", ["mode"])
 WATCHERS_CUT_OFF = counter("connmgr_watchers_cut_off", "Streams that were too slow")
+CONNECTIONS = counter(
+    "connmgr_connection_checks",
+    "Connections and logins that were judged; the rule that decided",
+    ["verdict", "rule"],
+)
+DNS_LOOKUPS = counter(
+    "connmgr_dns_lookups",
+    "Questions to DNS about clients, by what came of them",
+    ["kind", "outcome"],
+)
 DURATION = duration("connmgr_store", "Time that the store took", ["operation"])
+FRONT_END_REQUESTS = counter(
+    "connmgr_front_end_requests",
+    "Requests of servers that are not ours, and what became of them",
+    ["front_end", "outcome"],
+)
