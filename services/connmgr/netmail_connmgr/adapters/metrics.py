@@ -27,3 +27,18 @@ FRONT_END_REQUESTS = counter(
     "Requests of servers that are not ours, and what became of them",
     ["front_end", "outcome"],
 )
+
+FAILED_LOGINS = counter(
+    "connmgr_failed_logins", "Logins that failed, by service, as agents reported them", ["service"]
+)
+SUSPECTS = gauge("connmgr_suspects", "Users and networks whose logins agents ask about")
+RATES_EXCEEDED = counter(
+    "connmgr_rates_exceeded",
+    "Times that a known sender wanted to send more than its rate, by way (auth, login) and rate"
+    " (user, network, login)",
+    ["way", "rate"],
+)
+COUNTERS_UNAVAILABLE = counter(
+    "connmgr_counters_unavailable",
+    "Questions about failed logins or rates that the store did not answer: they were let pass",
+)

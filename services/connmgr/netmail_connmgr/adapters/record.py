@@ -3,10 +3,12 @@
 import ipaddress
 
 from netmail_common.connmgr.model import Decision, Registration, SenderDecision
+from netmail_common.connmgr.rates import RelayWanted
 from netmail_common.logging import get_logger
 
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.domain.front_desk import Enquiry
+from netmail_connmgr.domain.rates import RateVerdict
 from netmail_connmgr.domain.store import RevokeOrder
 from netmail_connmgr.domain.table import Outcome, Registered
 
@@ -76,6 +78,25 @@ def revocation(order: RevokeOrder, revoked: int) -> None:
         reason=order.reason,
         epoch=order.credential_epoch,
         logins=revoked,
+    )
+
+
+def rate_exceeded(
+    wanted: RelayWanted, verdict: RateVerdict, client_address: bytes, server: str
+) -> None:
+    """A known sender that wants to send more than it may."""
+    way = "auth" if wanted.authenticated else "login"
+    metrics.RATES_EXCEEDED.labels(way, verdict.rate).inc()
+    log.warning(
+        "rate exceeded",
+        user=str(wanted.user) if wanted.user is not None else "",
+        address=address_text(client_address),
+        rate=verdict.rate,
+        way=way,
+        recipients=wanted.recipients,
+        retry_after=int(verdict.retry_after),
+        session=wanted.session_id,
+        server=server,
     )
 
 
