@@ -7,6 +7,7 @@ from netmail_common.connmgr.rates import RelayWanted
 from netmail_common.logging import get_logger
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.domain.connections import ConnectionQuestion, ConnectionVerdict, Verdict
 from netmail_connmgr.domain.front_desk import Enquiry
 from netmail_connmgr.domain.rates import RateVerdict
 from netmail_connmgr.domain.store import RevokeOrder
@@ -78,6 +79,24 @@ def revocation(order: RevokeOrder, revoked: int) -> None:
         reason=order.reason,
         epoch=order.credential_epoch,
         logins=revoked,
+    )
+
+
+def connection(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
+    """A connection, or a login that is about to be judged; who is let in is only counted."""
+    metrics.CONNECTIONS.labels(answer.verdict.name.lower(), answer.rule or "none").inc()
+    if answer.verdict is Verdict.ALLOWED:
+        return
+    log.info(
+        "login denied" if question.is_login else "connection denied",
+        address=address_text(question.client_address),
+        user=str(question.user) if question.user is not None else "",
+        rule=answer.rule,
+        reason=answer.comment,
+        verdict=answer.verdict.value,
+        service=question.service.name.lower(),
+        server=question.messaging_server,
+        listener=question.listener,
     )
 
 
