@@ -1030,12 +1030,10 @@ class LoginOrigin(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
-    AGENT_FIELD_NUMBER: _builtins.int
     DOMAINS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Never given twice by one instance."""
     messaging_server: _builtins.str
-    agent: _builtins.str
     @_builtins.property
     def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of the Messaging Server that holds the user."""
@@ -1045,12 +1043,11 @@ class LoginOrigin(_message.Message):
         *,
         id: _builtins.int = ...,
         messaging_server: _builtins.str = ...,
-        agent: _builtins.str = ...,
         domains: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "domains", b"domains", "id", b"id", "messaging_server", b"messaging_server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "id", b"id", "messaging_server", b"messaging_server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
