@@ -101,11 +101,13 @@ def connection(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
 
 
 def rate_exceeded(
-    wanted: RelayWanted, verdict: RateVerdict, client_address: bytes, server: str
+    wanted: RelayWanted, verdict: RateVerdict, client_address: bytes, server: str, *, again: bool
 ) -> None:
-    """A known sender that wants to send more than it may."""
+    """A known sender that wants to send more than it may; AGAIN within a minute is only counted."""
     way = "auth" if wanted.authenticated else "login"
     metrics.RATES_EXCEEDED.labels(way, verdict.rate).inc()
+    if again:
+        return
     log.warning(
         "rate exceeded",
         user=str(wanted.user) if wanted.user is not None else "",
