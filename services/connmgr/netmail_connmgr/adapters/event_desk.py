@@ -1,0 +1,188 @@
+"""What agents report: logins that failed or succeeded, mail that known senders want to relay."""
+
+from collections.abc import Callable, Sequence
+
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail_common.config import RatesConfig
+from netmail_common.connmgr.rates import RelayWanted
+from netmail_common.logging import get_logger
+from netmail_common.networks import NetworkMap
+
+from netmail_connmgr.adapters import convert, record
+from netmail_connmgr.adapters.failure_counts import FailureCounts
+from netmail_connmgr.domain.connections import ConnectionQuestion, Service
+from netmail_connmgr.domain.counters import Count, Counters
+from netmail_connmgr.domain.rates import Rates, RateVerdict
+from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
+
+__all__ = ["EventDesk"]
+
+log = get_logger(__name__)
+
+_ONCE_WITHIN = 600.0
+"""Seconds within which a repeated event is known again."""
+_SAID_AGAIN_AFTER = 60.0
+_MAX_SAID = 10_000
+_MAX_NAME = 255
+_SERVICES = {
+    pb.SERVICE_SMTP: Service.SMTP,
+    pb.SERVICE_SUBMISSION: Service.SUBMISSION,
+    pb.SERVICE_POP3: Service.POP3,
+    pb.SERVICE_IMAP: Service.IMAP,
+}
+
+
+class EventDesk:
+    """Takes events. Belongs to one event loop.
+
+    Args:
+        counters: shared by all replicas.
+        failures: counts failed logins; None: nobody does.
+        config: the rates.
+        store: of the logins that may be revoked for a rate.
+        networks: gives the map from addresses to networks of this moment.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        failures: FailureCounts | None,
+        config: RatesConfig,
+        store: LoginStore,
+        networks: Callable[[], NetworkMap],
+        clock: Callable[[], float],
+    ) -> None:
+        self._counters = counters
+        self._failures = failures
+        self._rates = Rates(counters, config)
+        self._revokes = config.revoke_on_excess
+        self._store = store
+        self._networks = networks
+        self._clock = clock
+        self._said: dict[tuple[str, ...], float] = {}
+
+    async def report(self, events: Sequence[pb.Event]) -> list[pb.EventResult]:
+        """Takes events; a result for each, in the same order. One that is repeated changes nothing.
+
+        Raises: ValueError, for an address that is none; CountersUnavailable.
+        """
+        for event in events:
+            self._networks().locate(event.client_address)
+        results = [pb.EventResult(accepted=True) for _ in events]
+        news = await self._news(events)
+        failed = [index for index in news if events[index].HasField("login_failed")]
+        wanted = [index for index in news if events[index].HasField("relay_wanted")]
+        for index in news:
+            if events[index].HasField("login_succeeded"):
+                self._succeeded(events[index])
+        for index, delay in zip(
+            failed, await self._count_failures([events[index] for index in failed]), strict=True
+        ):
+            results[index].delay_ms = int(delay * 1000)
+        for index, verdict in zip(
+            wanted, await self._count_mail([events[index] for index in wanted]), strict=True
+        ):
+            if not verdict.accepted:
+                results[index].accepted = False
+                results[index].rate = verdict.rate
+                results[index].retry_after_seconds = int(verdict.retry_after)
+        return results
+
+    async def forget(self, user: pb.UserKey, address: bytes) -> int:
+        """Forgets failed logins of a user, an address, or both; how many counters there were.
+
+        Raises: ValueError, for an address that is none; CountersUnavailable.
+        """
+        if self._failures is None:
+            return 0
+        return await self._failures.forget(convert.named_user(user), address)
+
+    async def _news(self, events: Sequence[pb.Event]) -> list[int]:
+        """Indexes of the events that were not taken before."""
+        counts = [
+            Count(f"event:{event.event_id[:_MAX_NAME]}", 1, _ONCE_WITHIN, 1)
+            for event in events
+            if event.event_id
+        ]
+        answers = iter(await self._counters.count(counts) if counts else ())
+        return [
+            index
+            for index, event in enumerate(events)
+            if not event.event_id or next(answers).admitted
+        ]
+
+    async def _count_failures(self, events: Sequence[pb.Event]) -> list[float]:
+        if self._failures is None or not events:
+            return [0.0] * len(events)
+        return await self._failures.failed([_question(event) for event in events])
+
+    def _succeeded(self, event: pb.Event) -> None:
+        user = convert.named_user(event.user)
+        if self._failures is not None and user is not None:
+            self._failures.remember(user, event.client_address)
+
+    async def _count_mail(self, events: Sequence[pb.Event]) -> list[RateVerdict]:
+        wanted = [self._wanted(event) for event in events]
+        verdicts = await self._rates.admit(wanted)
+        for event, one, verdict in zip(events, wanted, verdicts, strict=True):
+            if not verdict.accepted:
+                await self._exceeded(event, one, verdict)
+        return verdicts
+
+    def _wanted(self, event: pb.Event) -> RelayWanted:
+        where = self._networks().locate(event.client_address)
+        relay = event.relay_wanted
+        return RelayWanted(
+            user=convert.named_user(event.user),
+            network=None if where.standing.shared else where.key,
+            session_id=relay.session_id,
+            authenticated=relay.authenticated,
+            recipients=relay.recipients,
+            messages=relay.messages,
+        )
+
+    async def _exceeded(self, event: pb.Event, wanted: RelayWanted, verdict: RateVerdict) -> None:
+        """Writes it down, once a minute for each; may end the logins of the client's network."""
+        now = self._clock()
+        whom = (str(wanted.user), (wanted.network or b"").hex(), verdict.rate)
+        again = self._said.get(whom, 0.0) > now
+        record.rate_exceeded(
+            wanted, verdict, event.client_address, event.messaging_server, again=again
+        )
+        if again:
+            return
+        if len(self._said) >= _MAX_SAID:
+            self._said.clear()
+        self._said[whom] = now + _SAID_AGAIN_AFTER
+        if self._revokes and not wanted.authenticated and wanted.network is not None:
+            await self._revoke(event.client_address)
+
+    async def _revoke(self, client_address: bytes) -> None:
+        where = self._networks().locate(client_address)
+        order = RevokeOrder(
+            user=None,
+            network=where.key,
+            credential_epoch=0,
+            client_address=client_address,
+            prefix_length=where.prefix_length,
+            reason="rate exceeded",
+        )
+        try:
+            revoked = await self._store.revoke(order)
+        except StoreError as error:
+            log.warning("logins not revoked for their rate", reason=str(error))
+            return
+        record.revocation(order, revoked)
+
+
+def _question(event: pb.Event) -> ConnectionQuestion:
+    return ConnectionQuestion(
+        client_address=event.client_address,
+        service=_SERVICES.get(event.service, Service.UNKNOWN),
+        messaging_server=event.messaging_server,
+        listener=event.listener,
+        agent=event.agent,
+        user=convert.named_user(event.user),
+        typed_name=event.typed_name[:_MAX_NAME],
+    )
