@@ -38,11 +38,7 @@ smtputf8_advertise_hosts = *
 keep_environment =
 begin acl
 acl_rcpt:
-  deny local_parts = nobody
-       message = 5.1.1 no such user here
-  defer local_parts = later
-       message = 4.2.1 try later
-  accept
+{acl_rcpt}
 acl_data:
   deny senders = spammer@example.org
        message = 5.7.1 not this
@@ -50,7 +46,6 @@ acl_data:
 begin routers
 store:
   driver = accept
-  domains = +local_domains
   transport = store
 begin transports
 store:
@@ -65,11 +60,18 @@ store:
 begin retry
 * * F,1h,1m
 """
+_ACL_RCPT = """\
+  deny local_parts = nobody
+       message = 5.1.1 no such user here
+  defer local_parts = later
+       message = 4.2.1 try later
+  accept
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class EximHost:
-    """A running Exim that takes mail for example.net into a maildir."""
+    """A running Exim that takes mail, for example.net and whatever else, into a maildir."""
 
     port: int
     root: Path
@@ -109,24 +111,36 @@ def _unpack(root: Path) -> Path:
 
 
 @contextmanager
-def exim_host(*, tls: tuple[Path, Path] | None = None) -> Iterator[EximHost]:
+def exim_host(
+    *,
+    tls: tuple[Path, Path] | None = None,
+    acl_rcpt: str = _ACL_RCPT,
+    resolver: str | None = None,
+) -> Iterator[EximHost]:
     """Runs Exim.
 
     Skips the test where its packages or root cannot be had.
 
     Args:
         tls: certificate and key, to offer STARTTLS.
+        acl_rcpt: the ACL that judges recipients.
+        resolver: address of the DNS server that it asks, at port 53; None: the machine's.
     """
     if shutil.which("dpkg-deb") is None or shutil.which("unshare") is None or os.geteuid() != 0:
         pytest.skip("needs root, dpkg-deb and unshare")
     with tempfile.TemporaryDirectory(prefix="netmail-exim-") as folder:
         Path(folder).chmod(0o755)
-        with _running(Path(folder), tls) as host:
+        root = Path(folder)
+        if resolver is not None:
+            (root / "resolv.conf").write_text(
+                f"nameserver {resolver}\noptions timeout:2 attempts:1\n"
+            )
+        with _running(root, tls, acl_rcpt) as host:
             yield host
 
 
 @contextmanager
-def _running(root: Path, tls: tuple[Path, Path] | None) -> Iterator[EximHost]:
+def _running(root: Path, tls: tuple[Path, Path] | None, acl_rcpt: str) -> Iterator[EximHost]:
     exim, port = _unpack(root), free_port()
     for name in ("spool", "log", "mail"):
         (root / name).mkdir()
@@ -136,7 +150,14 @@ def _running(root: Path, tls: tuple[Path, Path] | None) -> Iterator[EximHost]:
         os.chown(root / name, _UID, _UID)
     config = root / "exim.conf"
     config.write_text(
-        _CONFIG.format(exim=exim, user=_USER, root=root, port=port, tls_hosts="*" if tls else "")
+        _CONFIG.format(
+            exim=exim,
+            user=_USER,
+            root=root,
+            port=port,
+            tls_hosts="*" if tls else "",
+            acl_rcpt=acl_rcpt,
+        )
     )
     # Exim wants its user to exist: in a mount namespace of its own it does.
     (root / "passwd").write_text(
@@ -145,6 +166,8 @@ def _running(root: Path, tls: tuple[Path, Path] | None) -> Iterator[EximHost]:
     (root / "group").write_text(Path("/etc/group").read_text() + f"{_USER}:x:{_UID}:\n")
     script = (
         f"mount --bind {root}/passwd /etc/passwd && mount --bind {root}/group /etc/group"
+        f" && if test -e {root}/resolv.conf; then"
+        f" mount --bind {root}/resolv.conf /etc/resolv.conf; fi"
         f" && exec {exim} -C {config} -bdf"
     )
     with (root / "out").open("wb") as out:
