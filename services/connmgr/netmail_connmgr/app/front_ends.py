@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from netmail_common.config import ConnectionManagerConfig
 from netmail_common.logging import get_logger
 
-from netmail_connmgr.adapters import dns_list, whoson
+from netmail_connmgr.adapters import dns_list, postfix_policy, whoson
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 
 __all__ = ["FRONT_ENDS", "FrontEnd", "front_ends", "prepare"]
@@ -38,6 +38,11 @@ class FrontEnd:
 FRONT_ENDS: tuple[FrontEnd, ...] = (
     FrontEnd(whoson.NAME, lambda config: bool(config.whoson.listen), whoson.prepare),
     FrontEnd(dns_list.NAME, lambda config: bool(config.dns_list.listen), dns_list.prepare),
+    FrontEnd(
+        postfix_policy.NAME,
+        lambda config: bool(config.postfix_policy.listen or config.postfix_policy.socket),
+        postfix_policy.prepare,
+    ),
 )
 
 
