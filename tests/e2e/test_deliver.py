@@ -281,6 +281,25 @@ async def test_a_failure_comes_back_to_its_sender(certificates: Path, tmp_path: 
         assert per_recipient["Remote-MTA"] == "dns; 127.0.0.1"
 
 
+async def test_a_sender_is_warned_of_a_delay_once_and_gets_the_message_back_in_the_end(
+    certificates: Path, tmp_path: Path
+) -> None:
+    script = Script(replies={f"RCPT TO:<{BOB}>": "450 4.2.1 come again"})
+    queue = {"delay_warning": 1, "lifetime": 4}
+    async with (
+        scripted_host(script) as host,
+        site(certificates, tmp_path, host, queue=queue) as here,
+    ):
+        await here.submit(BOB, sender="outside@example.com")
+        await here.until(lambda: len(host.messages) == 1)
+        warning = list(notification(host).iter_parts())[1].get_payload()[1]
+        assert (warning["Action"], warning["Status"]) == ("delayed", "4.2.1")
+        await here.until_empty()
+        assert [message.recipients for message in host.messages] == [["outside@example.com"]] * 2
+        failure = list(notification(host).iter_parts())[1].get_payload()[1]
+        assert (failure["Action"], failure["Status"]) == ("failed", "4.4.7")
+
+
 async def test_the_null_sender_gets_nothing_back(certificates: Path, tmp_path: Path) -> None:
     script = Script(replies={"RCPT": "550 5.1.1 no such user"})
     async with scripted_host(script) as host, site(certificates, tmp_path, host) as here:

@@ -1,12 +1,9 @@
 """The NMAP agent as its clients see it: gRPC over mutual TLS, two Messaging Servers."""
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from ipaddress import ip_address
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
@@ -14,285 +11,19 @@ from netmail.nmap.v1 import directory_pb2 as pb
 from netmail.nmap.v1 import directory_pb2_grpc
 from netmail_common.certificates import Identity
 from netmail_common.config import ConfigError, Installation, parse_config
-from netmail_common.grpc_client import Channel
 from netmail_common.grpc_errors import error_reason
 from netmail_common.mail_address import parse_mail_address
-from netmail_common.nmap import DirectoryClient, NmapChannels, ResolveOutcome, ScramExchange
+from netmail_common.nmap import DirectoryClient, NmapChannels, ResolveOutcome
 from netmail_common.roles import Role
 from netmail_common.sasl import (
-    AuthenticatedUser,
     AuthFailed,
-    AuthMalformed,
-    AuthUnavailable,
-    Mechanism,
-    run_sasl,
 )
 from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.app import Running, nmap_agent
-from netmail_nmap.domain.credentials import HashParameters
 from passlib.hash import ldap_sha1
-from scramp import ScramClient
 
-ADDRESS = ip_address("192.0.2.7")
-CHEAP = {"time_cost": 1, "memory_kib": 8}
-HASHING = HashParameters(time_cost=1, memory_kib=8)
-
-
-def free_port() -> int:
-    """A port that the kernel chose a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def two_servers(state: Path, certificates: Path, **nmap: Any) -> Installation:
-    def server(name: str, domain: str, context: str, users: dict[str, str]) -> dict[str, Any]:
-        return {
-            "name": name,
-            "host_name": f"{name}.{domain}",
-            "domains": [domain],
-            "standalone": name == "mail2",
-            "ube_relaying": {"smtp_after_pop": False},
-            "contexts": [
-                {
-                    "name": context,
-                    "initial_users": [{"name": n, "password": p} for n, p in users.items()],
-                }
-            ],
-            "nmap": {"listen": [f"127.0.0.1:{free_port()}"], "argon2": CHEAP, **nmap},
-        }
-
-    return parse_config(
-        {
-            "grpc": {"certificates": str(certificates)},
-            "messaging_servers": [
-                server(
-                    "mail1",
-                    "example.org",
-                    "users.demo",
-                    {"alice": "wonderland", "bob": "builder"},
-                ),
-                server("mail2", "branch.example.org", "branch.demo", {"carol": "branch-office"}),
-            ],
-        },
-        state=state,
-    )
-
-
-@pytest.fixture
-def installation(tmp_path: Path, certificates: Path) -> Installation:
-    return two_servers(tmp_path, certificates)
-
-
-@pytest.fixture
-async def mail1(installation: Installation) -> AsyncIterator[Running]:
-    async with nmap_agent(installation, "mail1") as running:
-        yield running
-
-
-@pytest.fixture
-async def mail2(installation: Installation) -> AsyncIterator[Running]:
-    async with nmap_agent(installation, "mail2") as running:
-        yield running
-
-
-@contextlib.asynccontextmanager
-async def client_of(
-    installation: Installation, server: str, identity: Identity, **options: Any
-) -> AsyncIterator[DirectoryClient]:
-    channels = NmapChannels(installation, server, identity)
-    client = DirectoryClient(channels, **options)
-    try:
-        yield client
-    finally:
-        await client.close()
-        await channels.close()
-
-
-@pytest.fixture
-async def client(
-    installation: Installation, identity_for: Callable[[Role], Identity]
-) -> AsyncIterator[DirectoryClient]:
-    async with client_of(installation, "mail1", identity_for(Role.SMTP)) as made:
-        yield made
-
-
-@pytest.fixture
-async def admin(
-    installation: Installation, identity_for: Callable[[Role], Identity]
-) -> "AsyncIterator[directory_pb2_grpc.DirectoryServiceAsyncStub]":
-    channel = Channel(
-        installation.messaging_server("mail1").nmap.target,
-        identity_for(Role.ADMIN),
-        installation="netmail",
-        expected_role=Role.NMAP,
-    )
-    yield directory_pb2_grpc.DirectoryServiceStub(channel.raw)
-    await channel.close()
-
-
-async def login(client: DirectoryClient, name: str, password: str) -> AuthenticatedUser:
-    return await client.authenticate_password(
-        name, password, service="smtp", client_address=ADDRESS
-    )
-
-
-async def scram(client: DirectoryClient, name: str, password: str) -> AuthenticatedUser:
-    """Logs in as a SCRAM client that checks the server's proof too."""
-    theirs = ScramClient(["SCRAM-SHA-256"], name, password)
-    exchange = await client.start_scram(
-        theirs.get_client_first().encode(), service="imap", client_address=ADDRESS
-    )
-    theirs.set_server_first(exchange.server_first.decode())
-    outcome = await exchange.finish(theirs.get_client_final().encode())
-    theirs.set_server_final(outcome.server_final.decode())
-    return outcome.user
-
-
-async def test_a_user_logs_in_by_name_and_by_address(
-    mail1: Running, client: DirectoryClient
-) -> None:
-    alice = await login(client, "alice", "wonderland")
-    assert (alice.name, alice.context, alice.server) == ("alice", "users.demo", "mail1")
-    assert alice.addresses == ("alice@example.org",)
-    assert alice.domains == ("example.org",)
-    assert alice.credential_epoch > 0
-    assert await login(client, "Alice@Example.ORG", "wonderland") == alice
-    with pytest.raises(AuthFailed):
-        await login(client, "alice", "Wonderland")
-
-
-async def test_users_of_the_other_messaging_server_are_found_there(
-    mail1: Running, mail2: Running, client: DirectoryClient
-) -> None:
-    carol = await login(client, "carol", "branch-office")
-    assert (carol.context, carol.server) == ("branch.demo", "mail2")
-    assert carol.domains == ("branch.example.org",)
-    assert await login(client, "carol@branch.example.org", "branch-office") == carol
-    assert await scram(client, "carol", "branch-office") == carol
-    for name in ("nobody", "nobody@branch.example.org", "nobody@example.net", "alice@"):
-        with pytest.raises(AuthFailed):
-            await login(client, name, "x")
-
-
-async def test_a_standalone_server_knows_its_own_users_only(
-    mail1: Running,
-    mail2: Running,
-    installation: Installation,
-    identity_for: Callable[[Role], Identity],
-) -> None:
-    async with client_of(installation, "mail2", identity_for(Role.POP_IMAP)) as client:
-        assert (await login(client, "carol", "branch-office")).name == "carol"
-        for name in ("alice", "alice@example.org"):
-            with pytest.raises(AuthFailed):
-                await login(client, name, "wonderland")
-        with pytest.raises(AuthFailed):
-            await scram(client, "alice", "wonderland")
-
-
-async def test_scram_through_the_whole_way(mail1: Running, client: DirectoryClient) -> None:
-    assert client.scram_offered
-    assert (await scram(client, "alice", "wonderland")).name == "alice"
-    with pytest.raises(AuthFailed):
-        await scram(client, "alice@example.org", "x")
-    with pytest.raises(AuthMalformed):
-        await client.start_scram(b"garbage", service="imap", client_address=ADDRESS)
-
-
-async def test_many_exchanges_share_one_stream(mail1: Running, client: DirectoryClient) -> None:
-    async def one(n: int) -> str:
-        name, password = (("alice", "wonderland"), ("bob", "builder"))[n % 2]
-        if n % 3 == 0:
-            return (await scram(client, name, password)).name
-        if n % 5 == 0:
-            with pytest.raises(AuthFailed):
-                await login(client, name, "wrong")
-            return name
-        return (await login(client, name, password)).name
-
-    names = await asyncio.gather(*(one(n) for n in range(100)))
-    assert names == ["alice", "bob"] * 50
-
-
-async def test_exchanges_are_bounded_and_given_back(
-    mail1: Running, client: DirectoryClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("netmail_nmap.adapters.grpc_authenticate.MAX_OPEN", 3)
-
-    async def start() -> ScramExchange:
-        return await client.start_scram(b"n,,n=alice,r=abc", service="imap", client_address=ADDRESS)
-
-    for _ in range(10):  # a client that goes away gives its place back
-        (await start()).cancel()
-    held = [await start() for _ in range(3)]
-    with pytest.raises(AuthUnavailable):
-        await start()
-    held[0].cancel()
-    with pytest.raises(AuthMalformed):  # and so does one that talks nonsense
-        await held[1].finish(b"nonsense")
-    assert (await scram(client, "alice", "wonderland")).name == "alice"
-
-
-async def test_a_client_that_goes_away_while_it_waits_disturbs_nobody(
-    mail1: Running, client: DirectoryClient
-) -> None:
-    logins = [asyncio.create_task(login(client, "alice", f"wrong{n}")) for n in range(10)]
-    await asyncio.sleep(0.005)
-    for task in logins[::2]:
-        task.cancel()
-    results = await asyncio.gather(*logins, return_exceptions=True)
-    assert all(isinstance(result, AuthFailed) for result in results[1::2])
-    assert (await login(client, "alice", "wonderland")).name == "alice"
-
-
-async def test_an_agent_that_is_away_is_a_temporary_failure_for_whom_it_may_hold(
-    mail1: Running,
-    client: DirectoryClient,
-    installation: Installation,
-    identity_for: Callable[[Role], Identity],
-) -> None:
-    assert (await login(client, "alice", "wonderland")).name == "alice"
-    with pytest.raises(AuthFailed):
-        await login(client, "nobody@example.org", "x")
-    results = await client.resolve(
-        [parse_mail_address(a) for a in ("carol@branch.example.org", "bob@example.org")]
-    )
-    assert [r.outcome.name for r in results] == ["TEMPORARY_FAILURE", "LOCAL"]
-    async with client_of(installation, "mail1", identity_for(Role.SMTP), timeout=0.3) as impatient:
-        with pytest.raises(AuthUnavailable):  # could be a user of mail2
-            await login(impatient, "nobody", "x")
-        with pytest.raises(AuthUnavailable):
-            await scram(impatient, "carol", "branch-office")
-
-
-async def test_logins_wait_for_an_agent_that_restarts(
-    installation: Installation, identity_for: Callable[[Role], Identity]
-) -> None:
-    async with client_of(installation, "mail1", identity_for(Role.SMTP)) as client:
-        early = asyncio.create_task(login(client, "alice", "wonderland"))
-        async with nmap_agent(installation, "mail1"):
-            assert (await early).name == "alice"
-        again = asyncio.create_task(login(client, "alice", "wonderland"))
-        async with nmap_agent(installation, "mail1"):
-            assert (await again).name == "alice"
-    names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
-    assert not {name for name in names if name.startswith("_LiveStream")}
-
-
-async def test_the_sasl_layer_over_the_directory(mail1: Running, client: DirectoryClient) -> None:
-    async def challenge(_encoded: bytes) -> bytes | None:
-        return None
-
-    result = await run_sasl(
-        Mechanism.PLAIN,
-        b"AGFsaWNlAHdvbmRlcmxhbmQ=",
-        challenge=challenge,
-        directory=client,
-        service="smtp",
-        client_address=ADDRESS,
-    )
-    assert result.user.name == "alice"
+from tests.nmap.agents import HASHING, client_of, login, two_servers
 
 
 async def test_recipients_are_looked_up_at_the_owner_of_their_domain(
@@ -398,48 +129,6 @@ async def test_an_smtp_agent_may_not_administer(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.SetPassword(request)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-    await channels.close()
-
-
-async def test_odd_steps_on_the_stream_are_answered_and_disturb_nobody(
-    mail1: Running, installation: Installation, identity_for: Callable[[Role], Identity]
-) -> None:
-    channels = NmapChannels(installation, "mail1", identity_for(Role.SMTP))
-    stub = directory_pb2_grpc.DirectoryServiceStub(channels.for_server("mail1").raw)
-    call: Any = stub.Authenticate()  # type: ignore[call-arg] # optional
-    start = pb.AuthenticateStart(
-        mechanism=pb.MECHANISM_SCRAM_SHA_256,
-        client_first=b"n,,n=alice,r=abc",
-        messaging_server="mail1",
-        last=True,
-    )
-    requests = [
-        pb.AuthenticateRequest(exchange_id=1),
-        pb.AuthenticateRequest(exchange_id=2, response=b"never begun"),
-        pb.AuthenticateRequest(exchange_id=3, cancel=pb.AuthenticateCancel()),
-        pb.AuthenticateRequest(exchange_id=4, start=pb.AuthenticateStart()),
-        pb.AuthenticateRequest(exchange_id=5, start=start),
-    ]
-    for request in requests:
-        await call.write(request)
-    outcomes = {}
-    for _ in range(4):
-        response = await call.read()
-        outcomes[response.exchange_id] = response.outcome
-    assert outcomes == {
-        1: pb.AUTHENTICATE_OUTCOME_MALFORMED,
-        2: pb.AUTHENTICATE_OUTCOME_TEMPORARY_FAILURE,
-        4: pb.AUTHENTICATE_OUTCOME_MALFORMED,
-        5: pb.AUTHENTICATE_OUTCOME_CONTINUE,
-    }
-    # An id that is in use cannot be begun again.
-    await call.write(pb.AuthenticateRequest(exchange_id=5, start=start))
-    assert (await call.read()).outcome == pb.AUTHENTICATE_OUTCOME_MALFORMED
-    await call.write(pb.AuthenticateRequest(exchange_id=5, cancel=pb.AuthenticateCancel()))
-    await call.write(pb.AuthenticateRequest(exchange_id=5, start=start))
-    assert (await call.read()).outcome == pb.AUTHENTICATE_OUTCOME_CONTINUE
-    await call.done_writing()
-    assert await call.read() is cast("Any", grpc.aio).EOF
     await channels.close()
 
 

@@ -20,10 +20,6 @@ from netmail_common.nmap import (
 from netmail_common.roles import Role
 from netmail_nmap.app import Running, nmap_agent
 
-from tests.nmap.test_agent import installation, mail1
-
-__all__ = ["installation", "mail1"]
-
 HEADER = b"Subject: hello\r\nFrom: a@example.net\r\n\r\n"
 
 

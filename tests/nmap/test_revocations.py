@@ -19,7 +19,8 @@ from netmail_connmgr.app.manager import connection_manager
 from netmail_nmap.adapters.revocations import managers_that_know_us
 from netmail_nmap.app import Running, nmap_agent
 
-from tests.nmap.test_agent import CHEAP, free_port
+from tests.nmap.agents import CHEAP
+from tests.support.installation import free_port
 
 ALICE = pb.UserRef(name="alice", context="users.demo")
 

@@ -47,7 +47,7 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
             "ListMailboxes CreateMailbox DeleteMailbox RenameMailbox SetSubscribed OpenMailbox"
             " OpenMailboxes AppendSmallMessage"
             " SyncMailbox WatchMailboxes FetchMessages SearchMessages StoreFlags CopyMessages"
-            " MoveMessages ExpungeMessages AppendMessage LockMailbox UseMaildrops GetQuota"
+            " MoveMessages ExpungeMessages AppendMessage UseMaildrops GetQuota"
         ),
     },
     _QUEUE: {

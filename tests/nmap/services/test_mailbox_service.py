@@ -267,34 +267,8 @@ def _end(user: int, transaction: Transaction) -> None:
     transaction.events.append(UserEnded(user))
 
 
-async def test_a_drain_ends_watches_and_locks(agent: Agent) -> None:
-    lock = pb.LockMailboxRequest(user_id=agent.users["alice"], name="INBOX")
-    locked = aiter(agent.mailboxes.LockMailbox(Requests(lock), timeout=SOON))
-    assert (await anext(locked)).held
+async def test_a_drain_ends_watches(agent: Agent) -> None:
     watched = aiter(agent.mailboxes.WatchMailboxes(Requests(), timeout=SOON))
     await asyncio.sleep(0.05)
     agent.mailbox_service.drain()
-    assert [response async for response in locked] == []
     assert [response async for response in watched] == []
-
-
-async def test_a_lock_lasts_as_long_as_its_stream(agent: Agent) -> None:
-    request = pb.LockMailboxRequest(user_id=agent.users["alice"], name="INBOX")
-
-    async def held() -> bool:
-        requests = Requests(request)
-        answers = aiter(agent.mailboxes.LockMailbox(requests, timeout=SOON))
-        answer = await anext(answers)
-        requests.end()
-        _ = [response async for response in answers]
-        return answer.held
-
-    call = agent.mailboxes.LockMailbox(Requests(request), timeout=SOON)
-    assert (await anext(aiter(call))).held
-    assert not await held()
-    call.cancel()
-    for _ in range(500):
-        if await held():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("the lock outlived its stream")

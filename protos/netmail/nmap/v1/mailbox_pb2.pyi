@@ -1570,47 +1570,6 @@ class AppendMessageResponse(_message.Message):
 Global___AppendMessageResponse: _TypeAlias = AppendMessageResponse  # noqa: Y015
 
 @_typing.final
-class LockMailboxRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    USER_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    user_id: _builtins.int
-    name: _builtins.str
-    def __init__(
-        self,
-        *,
-        user_id: _builtins.int = ...,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "user_id", b"user_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LockMailboxRequest: _TypeAlias = LockMailboxRequest  # noqa: Y015
-
-@_typing.final
-class LockMailboxResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HELD_FIELD_NUMBER: _builtins.int
-    held: _builtins.bool
-    def __init__(
-        self,
-        *,
-        held: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LockMailboxResponse: _TypeAlias = LockMailboxResponse  # noqa: Y015
-
-@_typing.final
 class GetQuotaRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

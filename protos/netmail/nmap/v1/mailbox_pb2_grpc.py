@@ -127,11 +127,6 @@ class MailboxServiceStub:
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.FromString,
                 _registered_method=True)
-        self.LockMailbox = channel.stream_stream(
-                '/netmail.nmap.v1.MailboxService/LockMailbox',
-                request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.SerializeToString,
-                response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxResponse.FromString,
-                _registered_method=True)
         self.UseMaildrops = channel.stream_stream(
                 '/netmail.nmap.v1.MailboxService/UseMaildrops',
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsRequest.SerializeToString,
@@ -266,13 +261,6 @@ class MailboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def LockMailbox(self, request_iterator, context):
-        """POP3's exclusive lock: held while the stream lives. The first response says whether it is held.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def UseMaildrops(self, request_iterator, context):
         """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
         of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
@@ -375,11 +363,6 @@ def add_MailboxServiceServicer_to_server(servicer, server):
                     servicer.AppendSmallMessage,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.SerializeToString,
-            ),
-            'LockMailbox': grpc.stream_stream_rpc_method_handler(
-                    servicer.LockMailbox,
-                    request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.FromString,
-                    response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxResponse.SerializeToString,
             ),
             'UseMaildrops': grpc.stream_stream_rpc_method_handler(
                     servicer.UseMaildrops,
@@ -859,33 +842,6 @@ class MailboxService:
             '/netmail.nmap.v1.MailboxService/AppendSmallMessage',
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.SerializeToString,
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def LockMailbox(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/netmail.nmap.v1.MailboxService/LockMailbox',
-            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxRequest.SerializeToString,
-            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.LockMailboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

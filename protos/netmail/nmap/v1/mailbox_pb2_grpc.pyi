@@ -68,8 +68,6 @@ class MailboxServiceStub:
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
     AppendSmallMessage: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.AppendSmallMessageRequest, _mailbox_pb2.AppendSmallMessageResponse]
     """The same for a message of at most 256 KiB, in one piece."""
-    LockMailbox: _grpc.StreamStreamMultiCallable[_mailbox_pb2.LockMailboxRequest, _mailbox_pb2.LockMailboxResponse]
-    """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
     UseMaildrops: _grpc.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]
     """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
     of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
@@ -117,8 +115,6 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
     AppendSmallMessage: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.AppendSmallMessageRequest, _mailbox_pb2.AppendSmallMessageResponse]  # type: ignore[assignment]
     """The same for a message of at most 256 KiB, in one piece."""
-    LockMailbox: _aio.StreamStreamMultiCallable[_mailbox_pb2.LockMailboxRequest, _mailbox_pb2.LockMailboxResponse]  # type: ignore[assignment]
-    """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
     UseMaildrops: _aio.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]  # type: ignore[assignment]
     """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
     of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
@@ -265,14 +261,6 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailbox_pb2.AppendSmallMessageResponse, _abc.Awaitable[_mailbox_pb2.AppendSmallMessageResponse]]:
         """The same for a message of at most 256 KiB, in one piece."""
-
-    @_abc_1.abstractmethod
-    def LockMailbox(
-        self,
-        request_iterator: _MaybeAsyncIterator[_mailbox_pb2.LockMailboxRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_mailbox_pb2.LockMailboxResponse], _abc.AsyncIterator[_mailbox_pb2.LockMailboxResponse]]:
-        """POP3's exclusive lock: held while the stream lives. The first response says whether it is held."""
 
     @_abc_1.abstractmethod
     def UseMaildrops(

@@ -70,9 +70,9 @@ class QueueConfig(Section):
     max_retry: Annotated[Duration, Field(ge=1)] = 14_400
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share of the delay that is random."""
-    lifetime: Annotated[Duration, Field(ge=60)] = 432_000
+    lifetime: Annotated[Duration, Field(ge=1)] = 432_000
     """Then the message is returned: 5 days (RFC 5321 4.5.4.1)."""
-    delay_warning: Annotated[Duration, Field(ge=60)] = 14_400
+    delay_warning: Annotated[Duration, Field(ge=1)] = 14_400
     """When a delay DSN is sent."""
 
 

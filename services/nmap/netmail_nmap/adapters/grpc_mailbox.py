@@ -207,19 +207,6 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
                 task.cancel()
             await asyncio.gather(stopped, changes, users, reader, return_exceptions=True)
 
-    async def LockMailbox(
-        self, request_iterator: AsyncIterable[pb.LockMailboxRequest], context: Any
-    ) -> AsyncIterator[pb.LockMailboxResponse]:
-        """Holds a mailbox exclusively while the stream lives."""
-        requests = aiter(request_iterator)
-        request = await anext(requests, None)
-        if request is None:
-            return
-        async with self._mail.lock(request.user_id, request.name) as held:
-            yield pb.LockMailboxResponse(held=held)
-            if held:
-                await _first(self._stop.wait(), _exhaust(requests))
-
     async def UseMaildrops(  # type: ignore[override] # writes instead of yielding
         self, request_iterator: AsyncIterable[pb.UseMaildropsRequest], context: Any
     ) -> None:
@@ -443,19 +430,3 @@ async def _follow(
 
 async def _awaited(awaitable: Awaitable[T]) -> T:
     return await awaitable
-
-
-async def _exhaust(requests: AsyncIterator[object]) -> None:
-    async for _ in requests:
-        pass
-
-
-async def _first(*awaitables: Awaitable[object]) -> None:
-    """Waits for the first, gives up the others."""
-    tasks = [asyncio.create_task(_awaited(awaitable)) for awaitable in awaitables]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
