@@ -767,6 +767,7 @@ class WatchHello(_message.Message):
     TABLE_TIME_FIELD_NUMBER: _builtins.int
     CLOCK_ID_FIELD_NUMBER: _builtins.int
     LOGINS_FIELD_NUMBER: _builtins.int
+    OWN_ADDRESSES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     login_lifetime_seconds: _builtins.int
     resumed: _builtins.bool
@@ -782,6 +783,12 @@ class WatchHello(_message.Message):
     clock_id: _builtins.str
     logins: _builtins.int
     """Logins in the table, about: a watcher that has no room for them asks for HELD."""
+    @_builtins.property
+    def own_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Addresses of the Connection Manager itself, 4 or 16 octets: they never grant. Streams end when
+        they change.
+        """
+
     def __init__(
         self,
         *,
@@ -793,10 +800,11 @@ class WatchHello(_message.Message):
         table_time: _builtins.float = ...,
         clock_id: _builtins.str = ...,
         logins: _builtins.int = ...,
+        own_addresses: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "clock_id", b"clock_id", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "logins", b"logins", "max_users_per_network", b"max_users_per_network", "resumed", b"resumed", "table_time", b"table_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "clock_id", b"clock_id", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "logins", b"logins", "max_users_per_network", b"max_users_per_network", "own_addresses", b"own_addresses", "resumed", b"resumed", "table_time", b"table_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
