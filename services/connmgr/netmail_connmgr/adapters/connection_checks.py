@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from netmail_common.logging import get_logger
 from netmail_common.networks import Address, Located, NetworkMap
 
 from netmail_connmgr.adapters import record
@@ -21,14 +23,23 @@ from netmail_connmgr.domain.connection_rules import (
     zones_for,
 )
 from netmail_connmgr.domain.connections import (
-    ConnectionChecks,
     ConnectionQuestion,
     ConnectionVerdict,
 )
+from netmail_connmgr.domain.counters import CountersUnavailable
 from netmail_connmgr.domain.lists import AddressLists, Listing, client_address
 from netmail_connmgr.domain.store import LoginStore, StoreError
 
-__all__ = ["ConnectionChecker"]
+__all__ = ["ConnectionChecker", "LoginJudge"]
+
+log = get_logger(__name__)
+
+
+class LoginJudge(Protocol):
+    """Judges by failed logins."""
+
+    async def check(self, questions: Sequence[ConnectionQuestion]) -> Sequence[ConnectionVerdict]:
+        """Answers each by the verdict of the same index. Raises: CountersUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class ConnectionChecker:
         *,
         block_lists: BlockLists | None = None,
         reverse_names: ReverseNames | None = None,
-        guessing: ConnectionChecks | None = None,
+        guessing: LoginJudge | None = None,
     ) -> None:
         self._store = store
         self._networks = networks
@@ -105,6 +116,12 @@ class ConnectionChecker:
         """
         (found,) = await self._find_out([question], thorough=True)
         return judge(found), explain(found)
+
+    async def close(self) -> None:
+        """Ends questions to DNS that are under way."""
+        for lookups in (self._block_lists, self._reverse_names):
+            if lookups is not None:
+                await lookups.close()
 
     async def _find_out(
         self, questions: Sequence[ConnectionQuestion], *, thorough: bool
@@ -144,7 +161,11 @@ class ConnectionChecker:
     ) -> Sequence[ConnectionVerdict | None]:
         if self.guessing is None or not subjects:
             return [None] * len(subjects)
-        return await self.guessing.check([one.question for one in subjects])
+        try:
+            return await self.guessing.check([one.question for one in subjects])
+        except CountersUnavailable:
+            log.warning("failed logins are not known")
+            return [None] * len(subjects)
 
     async def _ask_dns(self, subjects: Sequence[_Subject], *, thorough: bool) -> list[_ByDns]:
         asked = [self._is_for_dns(one) for one in subjects]

@@ -14,12 +14,6 @@ __all__ = ["OtherMethods"]
 class OtherMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
     """What this Connection Manager does not do yet."""
 
-    async def CheckConnection(
-        self, request: pb.CheckConnectionRequest, context: object
-    ) -> pb.CheckConnectionResponse:
-        """Says whether a client may connect or try to log in."""
-        raise _unimplemented()
-
     async def ReportEvent(
         self, request: pb.ReportEventRequest, context: object
     ) -> pb.ReportEventResponse:

@@ -4,7 +4,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
@@ -14,6 +14,7 @@ from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
 from netmail_connmgr.adapters import convert, metrics, record
+from netmail_connmgr.adapters.grpc_connections import ConnectionMethods, require_admin
 from netmail_connmgr.adapters.grpc_more import OtherMethods
 from netmail_connmgr.adapters.local_desk import LocalDesk
 from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
@@ -49,7 +50,7 @@ T = TypeVar("T")
 Context = grpc.aio.ServicerContext[pb.WatchLoginsRequest, pb.WatchLoginsResponse]
 
 
-class ConnectionManagerService(OtherMethods):
+class ConnectionManagerService(ConnectionMethods, OtherMethods):
     """Decisions and the login table by gRPC.
 
     Args:
@@ -70,6 +71,11 @@ class ConnectionManagerService(OtherMethods):
         self._watchers = 0
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._draining = asyncio.Event()
+
+    @property
+    def instance_id(self) -> str:
+        """Of the table."""
+        return self._store.instance_id
 
     def use(self, networks: NetworkMap) -> None:
         """Judges addresses by another map from now on."""
@@ -109,7 +115,7 @@ class ConnectionManagerService(OtherMethods):
         )
 
     async def CheckSender(
-        self, request: pb.CheckSenderRequest, context: object
+        self, request: pb.CheckSenderRequest, context: Any
     ) -> pb.CheckSenderResponse:
         """Decides for clients that want to relay."""
         _check_count(request.items)
@@ -118,11 +124,21 @@ class ConnectionManagerService(OtherMethods):
             for item in request.items
         ]
         try:
-            answers = await _ask(self.desk.enquire(enquiries))
+            if request.explain:
+                require_admin(context)
+                results = [await self._explained(enquiry) for enquiry in enquiries]
+            else:
+                answers = await _ask(self.desk.enquire(enquiries))
+                results = [convert.sender_decision(one.decision, one.remaining) for one in answers]
         except ValueError:
             raise _bad_address() from None
-        results = [convert.sender_decision(answer.decision, answer.remaining) for answer in answers]
         return pb.CheckSenderResponse(results=results, instance_id=self._store.instance_id)
+
+    async def _explained(self, enquiry: Enquiry) -> pb.SenderDecision:
+        answer, lines = await _ask(self.desk.explain(enquiry))
+        message = convert.sender_decision(answer.decision, answer.remaining)
+        message.explanation.extend(lines)
+        return message
 
     async def RevokeLogins(
         self, request: pb.RevokeLoginsRequest, context: object

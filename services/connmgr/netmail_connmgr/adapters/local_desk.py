@@ -5,7 +5,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from netmail_common.connmgr.decision import decide
-from netmail_common.connmgr.model import ANONYMOUS, Registration, SenderDecision, UserKey
+from netmail_common.connmgr.model import (
+    ANONYMOUS,
+    Decision,
+    Reason,
+    Registration,
+    SenderDecision,
+    UserKey,
+)
 from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
@@ -16,7 +23,9 @@ from netmail_connmgr.domain.connections import (
     ConnectionVerdict,
 )
 from netmail_connmgr.domain.door import Candidate, NotAdmitted, admit, check_user
+from netmail_connmgr.domain.explanation import explain_decision
 from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
+from netmail_connmgr.domain.lists import AddressLists, Listing
 from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
 from netmail_connmgr.domain.table import Found, Outcome, Registered
@@ -32,6 +41,7 @@ class LocalDesk:
     Attributes:
         networks: the one map from addresses to networks; may be replaced at any time.
         guard: knows when this process stood still.
+        lists: of addresses that always may; their clients need no login.
         connections: the rules about connections; None: everybody may connect.
         count_failure: told of failed logins; None: nobody counts them.
     """
@@ -48,6 +58,7 @@ class LocalDesk:
         self._store = store
         self._max_users = max_users_per_network
         self.networks = networks
+        self.lists = AddressLists()
         self.guard = StallGuard(store.now())
         self.connections = connections
         self.count_failure = count_failure
@@ -87,9 +98,7 @@ class LocalDesk:
         for enquiry, where, logins in zip(enquiries, located, found, strict=True):
             decision = self._decide(enquiry, where, logins)
             record.decision(enquiry, decision)
-            login = decision.login
-            remaining = max(0.0, login.expires - logins.now) if login is not None else 0.0
-            answers.append(Answer(decision, remaining))
+            answers.append(_answer(decision, logins))
         return answers
 
     async def check_connections(
@@ -130,7 +139,40 @@ class LocalDesk:
         record.revocation(order, revoked)
         metrics.LOGINS.set(await _ask(self._store.size()))
 
+    async def explain(self, enquiry: Enquiry) -> tuple[Answer, list[str]]:
+        """Decides for people: what each rule said; nothing is written down.
+
+        Raises: ValueError, for an address that is none; FrontDeskUnavailable.
+        """
+        octets = enquiry.client_address
+        where = self.networks.locate(octets)
+        (logins,) = await _ask(self._store.find([where.place]))
+        decision = self._decide(enquiry, where, logins)
+        lines = explain_decision(
+            octets,
+            where,
+            self.lists.look_up(octets, where),
+            enquiry.question,
+            logins,
+            decision,
+            max_users=self._max_users,
+        )
+        return _answer(decision, logins), lines
+
+    async def explain_connection(
+        self, question: ConnectionQuestion
+    ) -> tuple[ConnectionVerdict, list[str]]:
+        """Judges a client for people: what each rule said; nothing is written down.
+
+        Raises: ValueError, for an address that is none.
+        """
+        if self.connections is None:
+            return ConnectionVerdict(), ["nobody judges connections"]
+        return await self.connections.explain(question)
+
     def _decide(self, enquiry: Enquiry, where: Located, logins: Found) -> SenderDecision:
+        if self.lists.look_up(enquiry.client_address, where) is Listing.ALLOWED:
+            return SenderDecision(Decision.ALLOWED, Reason.LISTED)
         return decide(
             enquiry.question,
             where.standing,
@@ -143,6 +185,11 @@ class LocalDesk:
 def _older(candidate: Candidate, seconds: float) -> Candidate:
     """A login that may have waited in a socket, unread, for so long."""
     return replace(candidate, age=candidate.age + seconds) if seconds else candidate
+
+
+def _answer(decision: SenderDecision, logins: Found) -> Answer:
+    login = decision.login
+    return Answer(decision, max(0.0, login.expires - logins.now) if login is not None else 0.0)
 
 
 async def _ask(call: Awaitable[T]) -> T:

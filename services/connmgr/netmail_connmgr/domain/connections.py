@@ -80,4 +80,13 @@ class ConnectionChecks(Protocol):
         """Whether connections are to be checked that no suspicion is about."""
 
     async def check(self, questions: Sequence[ConnectionQuestion]) -> Sequence[ConnectionVerdict]:
-        """Judges; whatever cannot be found out in time speaks for the client."""
+        """Judges; whatever cannot be found out in time speaks for the client.
+
+        Raises: ValueError, for an address that is none.
+        """
+
+    async def explain(self, question: ConnectionQuestion) -> tuple[ConnectionVerdict, list[str]]:
+        """Judges one client for people: every rule is asked, and what each said is told.
+
+        Raises: ValueError, for an address that is none.
+        """

@@ -1,0 +1,115 @@
+"""CheckConnection: may a client connect, and may it try to log in?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail.connmgr.v1 import connmgr_pb2_grpc
+from netmail_common.grpc_errors import RpcError
+from netmail_common.grpc_interceptor import peer_role
+from netmail_common.roles import Role
+
+from netmail_connmgr.adapters import convert
+from netmail_connmgr.adapters.local_desk import LocalDesk
+from netmail_connmgr.domain.connections import (
+    ConnectionQuestion,
+    ConnectionVerdict,
+    Service,
+    Verdict,
+)
+
+__all__ = ["ConnectionMethods", "require_admin"]
+
+MAX_ITEMS = 1000
+MAX_EXPLAINED = 10
+_NAME_LENGTH = 255
+"""Characters of a name from outside that are looked at."""
+
+_SERVICES = {
+    pb.SERVICE_SMTP: Service.SMTP,
+    pb.SERVICE_SUBMISSION: Service.SUBMISSION,
+    pb.SERVICE_POP3: Service.POP3,
+    pb.SERVICE_IMAP: Service.IMAP,
+}
+_VERDICTS = {
+    Verdict.ALLOWED: pb.CONNECTION_VERDICT_ALLOWED,
+    Verdict.DENY_TEMPORARY: pb.CONNECTION_VERDICT_DENY_TEMPORARY,
+    Verdict.DENY_PERMANENT: pb.CONNECTION_VERDICT_DENY_PERMANENT,
+}
+
+
+class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
+    """The part of the service that judges connections.
+
+    Attributes:
+        desk: that is asked.
+    """
+
+    desk: LocalDesk
+
+    @property
+    def instance_id(self) -> str:
+        """Of the login table."""
+        raise NotImplementedError
+
+    async def CheckConnection(
+        self, request: pb.CheckConnectionRequest, context: Any
+    ) -> pb.CheckConnectionResponse:
+        """Says whether a client may connect or try to log in."""
+        limit = MAX_EXPLAINED if request.explain else MAX_ITEMS
+        if len(request.items) > limit:
+            raise RpcError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "TOO_MANY_ITEMS",
+                f"at most {limit} items in one call",
+            )
+        questions = [_question(item) for item in request.items]
+        try:
+            if request.explain:
+                require_admin(context)
+                results = [await self._explained_connection(question) for question in questions]
+            else:
+                verdicts = await self.desk.check_connections(questions)
+                results = [_decision(verdict) for verdict in verdicts]
+        except ValueError:
+            raise RpcError(
+                grpc.StatusCode.INVALID_ARGUMENT, "BAD_ADDRESS", "an address has 4 or 16 octets"
+            ) from None
+        return pb.CheckConnectionResponse(results=results, instance_id=self.instance_id)
+
+    async def _explained_connection(self, question: ConnectionQuestion) -> pb.ConnectionDecision:
+        verdict, lines = await self.desk.explain_connection(question)
+        return _decision(verdict, lines)
+
+
+def require_admin(context: Any) -> None:
+    """Raises: RpcError, PERMISSION_DENIED, if the caller is no administrator."""
+    if peer_role(context) is not Role.ADMIN:
+        raise RpcError(
+            grpc.StatusCode.PERMISSION_DENIED, "EXPLAIN_NOT_ALLOWED", "explain is for role admin"
+        )
+
+
+def _question(item: pb.ConnectionCheck) -> ConnectionQuestion:
+    return ConnectionQuestion(
+        client_address=item.client_address,
+        service=_SERVICES.get(item.service, Service.UNKNOWN),
+        messaging_server=item.messaging_server,
+        listener=item.listener,
+        agent=item.agent,
+        user=convert.named_user(item.user),
+        typed_name=item.typed_name[:_NAME_LENGTH],
+    )
+
+
+def _decision(verdict: ConnectionVerdict, explanation: Sequence[str] = ()) -> pb.ConnectionDecision:
+    return pb.ConnectionDecision(
+        verdict=_VERDICTS[verdict.verdict],
+        comment=verdict.comment,
+        require_auth=verdict.require_auth,
+        delay_ms=round(verdict.delay * 1000),
+        deny_seconds=round(verdict.deny_for),
+        rule=verdict.rule,
+        explanation=explanation,
+    )

@@ -1,0 +1,75 @@
+"""The rules about connections, made from the configuration."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from netmail_common.address_ranges import read_ranges
+from netmail_common.config import ConfigError, ConnectionManagerConfig
+from netmail_common.networks import AddressRules, NetworkMap
+from netmail_common.shared_networks import SharedNetworkError, read_trusted_networks
+
+from netmail_connmgr.adapters.connection_checks import ConnectionChecker
+from netmail_connmgr.adapters.dns_resolver import Resolver, nameservers
+from netmail_connmgr.adapters.dnsbl import BlockLists
+from netmail_connmgr.adapters.local_desk import LocalDesk
+from netmail_connmgr.adapters.reverse_dns import ReverseNames
+from netmail_connmgr.domain.lists import AddressLists
+from netmail_connmgr.domain.store import LoginStore
+
+__all__ = ["connection_rules"]
+
+
+@contextlib.asynccontextmanager
+async def connection_rules(
+    config: ConnectionManagerConfig, rules: AddressRules, store: LoginStore, desk: LocalDesk
+) -> AsyncIterator[ConnectionChecker]:
+    """Gives the desk its lists and its rules about connections; the latter are given back too.
+
+    Raises: ConfigError.
+    """
+    desk.lists = _lists(config, rules)
+    checker = _checker(config, store, lambda: desk.networks, desk.lists)
+    desk.connections = checker
+    try:
+        yield checker
+    finally:
+        await checker.close()
+
+
+def _lists(config: ConnectionManagerConfig, rules: AddressRules) -> AddressLists:
+    """The lists of addresses.
+
+    Raises: ConfigError, for a shared network that is to be allowed.
+    """
+    try:
+        allowed = read_trusted_networks(config.lists.allowed, rules, "lists.allowed")
+    except SharedNetworkError as error:
+        raise ConfigError(f"connection manager {config.name!r}: {error}") from error
+    blocked = [network for text in config.lists.blocked for network in read_ranges(text)]
+    return AddressLists(allowed, blocked)
+
+
+def _checker(
+    config: ConnectionManagerConfig,
+    store: LoginStore,
+    networks: Callable[[], NetworkMap],
+    lists: AddressLists,
+) -> ConnectionChecker:
+    """The rules that are on.
+
+    Raises: ConfigError, for a resolver that is no IP address.
+    """
+    try:
+        servers = nameservers(config.dns_servers)
+    except ValueError as error:
+        raise ConfigError(f"connection manager {config.name!r}: dns_servers: {error}") from error
+    block_lists = reverse_names = None
+    if config.dnsbl.zones:
+        resolver = Resolver(servers, timeout=config.dnsbl.timeout)
+        block_lists = BlockLists(resolver, config.dnsbl)
+    if config.reverse_dns.enabled:
+        resolver = Resolver(servers, timeout=config.reverse_dns.timeout)
+        reverse_names = ReverseNames(resolver, config.reverse_dns)
+    return ConnectionChecker(
+        store, networks, lists, block_lists=block_lists, reverse_names=reverse_names
+    )
