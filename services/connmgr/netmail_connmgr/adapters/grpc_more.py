@@ -14,18 +14,6 @@ __all__ = ["OtherMethods"]
 class OtherMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
     """What this Connection Manager does not do yet."""
 
-    async def ReportEvent(
-        self, request: pb.ReportEventRequest, context: object
-    ) -> pb.ReportEventResponse:
-        """Counts logins that failed, and mail that is to be relayed."""
-        raise _unimplemented()
-
-    async def ForgetFailures(
-        self, request: pb.ForgetFailuresRequest, context: object
-    ) -> pb.ForgetFailuresResponse:
-        """Forgets failed logins."""
-        raise _unimplemented()
-
     async def QueryAudit(
         self, request: pb.QueryAuditRequest, context: object
     ) -> AsyncIterator[pb.QueryAuditResponse]:

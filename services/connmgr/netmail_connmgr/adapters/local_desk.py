@@ -44,6 +44,7 @@ class LocalDesk:
         lists: of addresses that always may; their clients need no login.
         connections: the rules about connections; None: everybody may connect.
         count_failure: told of failed logins; None: nobody counts them.
+        remember_login: told of who has logged in from where; None: nobody wants to know.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class LocalDesk:
         self.guard = StallGuard(store.now())
         self.connections = connections
         self.count_failure = count_failure
+        self.remember_login: Callable[[UserKey, bytes], None] | None = None
 
     async def register(self, candidates: Sequence[Candidate]) -> Sequence[Registered]:
         """Registers logins; what is not admitted is answered by Outcome.INVALID.
@@ -83,6 +85,8 @@ class LocalDesk:
         for (index, registration), answer in zip(admitted.items(), answers, strict=True):
             results[index] = answer
             record.registration(registration, answer)
+            if self.remember_login is not None and answer.outcome is Outcome.REGISTERED:
+                self.remember_login(registration.profile.user, registration.client_address)
         metrics.LOGINS.set(await _ask(self._store.size()))
         return results
 
