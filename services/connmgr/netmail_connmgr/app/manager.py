@@ -24,8 +24,10 @@ from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManage
 from netmail_connmgr.adapters.mark_journal import MarkJournal
 from netmail_connmgr.adapters.memory_store import MemoryStore, boot_time
 from netmail_connmgr.adapters.own_addresses import own_addresses
+from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.connections import connection_rules
 from netmail_connmgr.app.front_ends import front_ends
+from netmail_connmgr.domain.suspicions import SuspicionBook
 from netmail_connmgr.domain.table import TableLimits
 
 __all__ = ["Running", "connection_manager", "run"]
@@ -69,6 +71,7 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
         ),
         journal=journal,
     )
+    suspicions = SuspicionBook(boot_time)
     service = ConnectionManagerService(
         store, NetworkMap(rules), max_users_per_network=config.max_users_per_network
     )
@@ -80,7 +83,12 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
     async with contextlib.AsyncExitStack() as stack:
         if journal is not None:
             stack.callback(journal.close)
-        await stack.enter_async_context(connection_rules(config, rules, store, service.desk))
+        checker = await stack.enter_async_context(
+            connection_rules(config, rules, store, service.desk)
+        )
+        await stack.enter_async_context(
+            abuse_protection(installation, config, service, checker, store, suspicions, None)
+        )
         cleaner = asyncio.create_task(_clean_up(store))
         stack.push_async_callback(_cancel, cleaner)
         stack.push_async_callback(_cancel, asyncio.create_task(service.watch_stalls()))
