@@ -288,6 +288,42 @@ def test_the_neighbours_of_a_blocked_address_grant(text: str) -> None:
     assert BLOCKING.locate(ipaddress.ip_address(text)).grants
 
 
+LISTING = NetworkMap(
+    AddressRules(
+        allowed_networks=(
+            IPv4Network("192.0.2.8/29"),
+            IPv4Network("100.64.0.0/10"),
+            IPv6Network("2001:db8::/64"),
+            IPv6Network("64:ff9b::203.0.113.0/120"),
+        ),
+        blocked_networks=(IPv4Network("192.0.2.0/24"), IPv6Network("2002:c000:209::/48")),
+        shared_networks=(IPv6Network("64:ff9b::192.0.2.10/128"),),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "standing"),
+    [
+        ("192.0.2.8", Standing.LISTED),
+        ("192.0.2.7", Standing.BLOCKED),
+        ("::ffff:192.0.2.9", Standing.LISTED),
+        ("64:ff9b::192.0.2.9", Standing.LISTED),
+        ("2002:c000:209::1", Standing.LISTED),
+        ("64:ff9b::192.0.2.10", Standing.CONFIGURED),
+        ("64:ff9b::203.0.113.1", Standing.LISTED),
+        ("203.0.113.1", Standing.GRANTS),
+        ("2001:db8::1", Standing.LISTED),
+        ("100.64.0.1", Standing.CARRIER_NAT),
+        ("64:ff9b::100.64.0.1", Standing.CARRIER_NAT),
+    ],
+)
+def test_an_allowed_address_wins_over_blocked_ones_and_not_over_shared_ones(
+    text: str, standing: Standing
+) -> None:
+    assert LISTING.locate(ipaddress.ip_address(text)).standing is standing
+
+
 def test_a_blocked_address_that_never_grants_anyway_keeps_its_reason() -> None:
     assert BLOCKING.locate(IPv4Address("127.0.0.1")).standing is Standing.LOOPBACK
 

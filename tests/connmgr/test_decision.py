@@ -37,7 +37,6 @@ def login(user: UserKey, *, verified: float = 0.0, domain: str = "example.org") 
         client_address=b"\xc0\x00\x02\x01",
         protocol=LoginProtocol.IMAP,
         messaging_server="mail1",
-        agent="",
         session_id=f"s-{user.name}",
         verified=verified,
         expires=verified + 900,
@@ -54,6 +53,7 @@ def resolved(address: str, owner: UserKey | None) -> CheckedSender:
     return CheckedSender(address, address, address.rpartition("@")[2], known=True, owner=owner)
 
 
+GRANTING = {Standing.GRANTS, Standing.LISTED}
 NO_ADDRESS = CheckedSender("not an address")
 
 
@@ -198,6 +198,15 @@ def test_a_login_without_a_user_relays_only_under_any(sender: CheckedSender) -> 
     assert answer.user_count == 0
 
 
+def test_a_login_without_a_user_vouches_for_no_message_without_senders() -> None:
+    for binding in (Binding.STRICT, Binding.DOMAIN):
+        answer = ask([login(ANONYMOUS)], binding=binding)
+        assert (answer.decision, answer.reason) == (Decision.DENIED, Reason.NO_USER)
+        assert answer.refused_sender == ""
+    assert ask([login(ANONYMOUS)], binding=Binding.ANY).decision is Decision.ALLOWED
+    assert ask([login(ALICE)], binding=Binding.STRICT).decision is Decision.ALLOWED
+
+
 def test_nobody_can_be_the_owner_without_a_name() -> None:
     sender = resolved("x@example.org", ANONYMOUS)
     answer = ask([login(ANONYMOUS), login(ALICE)], sender, binding=Binding.STRICT)
@@ -217,7 +226,14 @@ def test_no_login_means_authenticate_and_says_whether_there_was_one() -> None:
     assert ask([], OWN, expired=True).reason is Reason.EXPIRED
 
 
-@pytest.mark.parametrize("standing", [s for s in Standing if s is not Standing.GRANTS])
+@pytest.mark.parametrize("binding", Binding)
+def test_who_is_always_allowed_needs_no_login_and_is_nobody(binding: Binding) -> None:
+    for logins in ([], [login(ALICE)]):
+        answer = ask(logins, FOREIGN, standing=Standing.LISTED, binding=binding)
+        assert answer == SenderDecision(Decision.ALLOWED, Reason.LISTED)
+
+
+@pytest.mark.parametrize("standing", [s for s in Standing if s not in GRANTING])
 @pytest.mark.parametrize("binding", list(Binding))
 def test_a_network_that_does_not_grant_never_does(standing: Standing, binding: Binding) -> None:
     answer = ask([login(ALICE)], OWN, standing=standing, binding=binding)

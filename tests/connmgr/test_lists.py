@@ -1,4 +1,4 @@
-"""The lists of addresses that are judged before anything else."""
+"""The lists of addresses, which are judged before anything else."""
 
 from ipaddress import IPv4Network, ip_address, ip_network
 
@@ -8,16 +8,15 @@ from hypothesis import strategies as st
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_connmgr.domain.lists import AddressLists, Listing, client_address
 
-NETWORKS = NetworkMap(AddressRules())
-LISTS = AddressLists(
-    allowed=[ip_network("192.0.2.64/26"), ip_network("2001:db8:a::/48")],
-    blocked=[ip_network("192.0.2.0/24"), ip_network("2001:db8:b::7/128")],
-)
+ALLOWED = (ip_network("192.0.2.64/26"), ip_network("2001:db8:a::/48"))
+BLOCKED = (ip_network("192.0.2.0/24"), ip_network("2001:db8:b::7/128"), ip_network("10.0.0.0/8"))
+RULES = AddressRules(allowed_networks=ALLOWED, blocked_networks=BLOCKED)
+NETWORKS = NetworkMap(RULES)
 
 
 def look_up(text: str, networks: NetworkMap = NETWORKS) -> Listing:
     octets = ip_address(text).packed
-    return LISTS.look_up(octets, networks.locate(octets))
+    return AddressLists(BLOCKED).look_up(octets, networks.locate(octets))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +35,7 @@ def look_up(text: str, networks: NetworkMap = NETWORKS) -> Listing:
         ("2001:db8:a:1::1", Listing.ALLOWED),
         ("2001:db8:b::7", Listing.BLOCKED),
         ("2001:db8:b::8", Listing.NONE),
+        ("10.1.2.3", Listing.BLOCKED),
         ("::192.0.2.65", Listing.NONE),
         ("::ffff:0:192.0.2.65", Listing.NONE),
     ],
@@ -45,15 +45,22 @@ def test_an_address_is_found_however_it_is_spelled(text: str, listing: Listing) 
 
 
 @pytest.mark.parametrize("text", ["192.0.2.65", "64:ff9b::192.0.2.65", "2001:db8:a::1"])
-def test_what_becomes_a_shared_network_is_allowed_no_more(text: str) -> None:
+def test_what_is_shared_is_not_allowed_by_a_list(text: str) -> None:
     shared = (ip_network("192.0.2.65/32"), ip_network("2001:db8:a::/64"))
-    networks = NetworkMap(AddressRules(shared_networks=shared))
+    networks = NetworkMap(AddressRules(allowed_networks=ALLOWED, shared_networks=shared))
     assert look_up(text, networks) is not Listing.ALLOWED
 
 
-def test_an_address_of_our_own_is_allowed_no_more() -> None:
-    networks = NetworkMap(AddressRules(own_addresses=frozenset({ip_address("192.0.2.65")})))
+def test_an_address_of_our_own_is_not_allowed_by_a_list() -> None:
+    own = frozenset({ip_address("192.0.2.65"), ip_address("2001:db8:a::1")})
+    networks = NetworkMap(AddressRules(allowed_networks=ALLOWED, own_addresses=own))
     assert look_up("192.0.2.65", networks) is Listing.BLOCKED
+    assert look_up("2001:db8:a::1", networks) is Listing.NONE
+
+
+def test_a_blocked_client_of_a_shared_network_is_blocked() -> None:
+    networks = NetworkMap(AddressRules(shared_networks=(ip_network("192.0.2.0/24"),)))
+    assert look_up("192.0.2.1", networks) is Listing.BLOCKED
 
 
 @pytest.mark.parametrize(
@@ -70,11 +77,11 @@ def test_the_client_behind_a_translation_is_the_ipv4_address(text: str, client: 
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(8, 32), st.booleans())
-def test_what_does_not_grant_is_never_allowed(number: int, length: int, mapped: bool) -> None:
+def test_only_what_would_grant_is_allowed_by_a_list(number: int, length: int, mapped: bool) -> None:
     network = IPv4Network((number >> (32 - length) << (32 - length), length))
     octets = number.to_bytes(4, "big")
     if mapped:
         octets = bytes(10) + b"\xff\xff" + octets
-    where = NETWORKS.locate(octets)
-    allowed = AddressLists(allowed=[network]).look_up(octets, where) is Listing.ALLOWED
-    assert allowed is where.grants
+    listed = NetworkMap(AddressRules(allowed_networks=(network,))).locate(octets)
+    allowed = AddressLists().look_up(octets, listed) is Listing.ALLOWED
+    assert allowed is NetworkMap(AddressRules()).locate(octets).grants

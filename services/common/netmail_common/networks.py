@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from netmail_common.address_ranges import Ranges, read_ranges, split_families
+from netmail_common.address_ranges import AddressSet, Ranges, read_ranges, split_families
 from netmail_common.config import ConnectionManagerConfig, Installation
 
 __all__ = [
@@ -33,6 +33,7 @@ class Standing(StrEnum):
     """Whether a login from an address may grant relaying, and why not."""
 
     GRANTS = "grants"
+    LISTED = "always allowed"
     LOOPBACK = "loopback"
     CARRIER_NAT = "carrier-grade NAT"
     PRIVATE = "private range"
@@ -59,6 +60,9 @@ _SHARED = frozenset(
         Standing.OWN,
     }
 )
+
+_TO_BE_LISTED = frozenset({Standing.GRANTS, Standing.LISTED, Standing.BLOCKED})
+"""What lists may say something about: the rest is shared or proves nothing."""
 
 _V4_NEVER = (
     (IPv4Network("0.0.0.0/8"), Standing.RESERVED),
@@ -94,6 +98,8 @@ class AddressRules:
         granting_networks: private ranges that grant where private ranges are shared.
         private_ranges_shared: RFC 1918 and ULA ranges never grant.
         loopback_grants: loopback addresses grant; for a demonstration only.
+        allowed_networks: whose clients need no login, unless another rule says that they are shared
+            or prove nothing. They win over blocked ones.
         blocked_networks: whose clients may not connect; no login from there grants.
         own_addresses: of this machine or pod: whatever comes from there came to us from elsewhere
             first. Only these, not the rest of their /64.
@@ -105,6 +111,7 @@ class AddressRules:
     granting_networks: tuple[Network, ...] = ()
     private_ranges_shared: bool = False
     loopback_grants: bool = False
+    allowed_networks: tuple[Network, ...] = ()
     blocked_networks: tuple[Network, ...] = ()
     own_addresses: frozenset[Address] = frozenset()
 
@@ -121,9 +128,8 @@ class AddressRules:
             granting_networks=tuple(ipaddress.ip_network(n) for n in config.granting_networks),
             private_ranges_shared=config.private_ranges_shared,
             loopback_grants=config.loopback_grants,
-            blocked_networks=tuple(
-                network for text in config.lists.blocked for network in read_ranges(text)
-            ),
+            allowed_networks=_read_all(config.lists.allowed),
+            blocked_networks=_read_all(config.lists.blocked),
         )
         NetworkMap(rules)
         return rules
@@ -245,8 +251,8 @@ class NetworkMap:
         self._v6 = _Family(
             rules, _V6_NEVER, Ranges(shared_v6), Ranges(_V6_PRIVATE), Ranges(granting_v6)
         )
-        blocked_v4, blocked_v6 = split_families(rules.blocked_networks)
-        self._blocked_v4, self._blocked_v6 = Ranges(blocked_v4), Ranges(blocked_v6)
+        self._allowed = AddressSet(rules.allowed_networks)
+        self._blocked = AddressSet(rules.blocked_networks)
         self._own = frozenset(int(address) for address in rules.own_addresses)
         self._cached = functools.lru_cache(maxsize=4096)(self._locate)
 
@@ -285,8 +291,7 @@ class NetworkMap:
             standing = Standing.OWN
         else:
             standing = self._v4.standing(number, number, number)
-        if standing is Standing.GRANTS and self._blocked_v4.touch(number, number):
-            standing = Standing.BLOCKED
+        standing = self._by_lists(standing, IPv4Address(number))
         return Located(number.to_bytes(4, "big"), 32, standing)
 
     def _locate_v6(self, number: int) -> Located:
@@ -298,8 +303,7 @@ class NetworkMap:
         standing = self._v6.standing(number, low, low | hosts)
         if standing is Standing.GRANTS and number in self._own:
             standing = Standing.OWN
-        elif standing is Standing.GRANTS and self._blocked_v6.touch(number, number):
-            standing = Standing.BLOCKED
+        standing = self._by_lists(standing, IPv6Address(number))
         return Located(low.to_bytes(16, "big"), self.rules.ipv6_prefix, standing)
 
     def _embedded(self, number: int, v4: int | None, *, six_to_four: bool) -> Located:
@@ -308,12 +312,22 @@ class NetworkMap:
         located = self._locate_v4(v4)
         if _cannot_be_behind_translator(v4) or (six_to_four and _V4_PRIVATE_RANGES.touch(v4, v4)):
             return replace(located, standing=Standing.MALFORMED_TRANSLATION)
-        # Named in its IPv6 spelling.
-        if located.grants and self._v6.configured.touch(number, number):
+        # It may be named in its IPv6 spelling.
+        if located.standing in _TO_BE_LISTED and self._v6.configured.touch(number, number):
             return replace(located, standing=Standing.CONFIGURED)
-        if located.grants and self._blocked_v6.touch(number, number):
-            return replace(located, standing=Standing.BLOCKED)
-        return located
+        return replace(located, standing=self._by_lists(located.standing, IPv6Address(number)))
+
+    def _by_lists(self, standing: Standing, address: Address) -> Standing:
+        """The standing of an address, after a look at the lists."""
+        if standing not in _TO_BE_LISTED or standing is Standing.LISTED:
+            return standing
+        if address in self._allowed:
+            return Standing.LISTED
+        return Standing.BLOCKED if address in self._blocked else standing
+
+
+def _read_all(texts: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(network for text in texts for network in read_ranges(text))
 
 
 def network_of(place: bytes) -> bytes:

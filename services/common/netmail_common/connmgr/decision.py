@@ -42,6 +42,8 @@ def decide(
         max_users: with more users than this the network's sender binding is strict.
         expired: a login was there and is over; for the reason only.
     """
+    if standing is Standing.LISTED:
+        return SenderDecision(Decision.ALLOWED, Reason.LISTED)
     if standing is not Standing.GRANTS:
         return SenderDecision(Decision.MUST_AUTHENTICATE, _why_not(standing))
     if not logins:
@@ -52,11 +54,14 @@ def decide(
     binding = Binding.STRICT if named_count > max_users else question.binding
     owner: Login | None = None
     refusal: tuple[Reason, str] | None = None
+    if not named_count and binding is not Binding.ANY:
+        # Nobody vouches for a message without senders either.
+        refusal = Reason.NO_USER, question.senders[0].address if question.senders else ""
     for sender in question.senders:
         sender_owner = _owner_among(sender, by_user)
         owner = owner or sender_owner
         if refusal is None and sender_owner is None and binding is not Binding.ANY:
-            refused = _refuse(sender, binding, by_user) if named_count else Reason.NO_USER
+            refused = _refuse(sender, binding, by_user)
             refusal = refused and (refused, sender.address)
     newest = _newest_named(logins)
     return SenderDecision(

@@ -7,8 +7,6 @@ from typing import TypeVar
 from netmail_common.connmgr.decision import decide
 from netmail_common.connmgr.model import (
     ANONYMOUS,
-    Decision,
-    Reason,
     Registration,
     SenderDecision,
     UserKey,
@@ -25,7 +23,6 @@ from netmail_connmgr.domain.connections import (
 from netmail_connmgr.domain.door import Candidate, NotAdmitted, admit, check_user
 from netmail_connmgr.domain.explanation import explain_decision
 from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
-from netmail_connmgr.domain.lists import AddressLists, Listing
 from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
 from netmail_connmgr.domain.table import Found, Outcome, Registered
@@ -41,7 +38,6 @@ class LocalDesk:
     Attributes:
         networks: the one map from addresses to networks; may be replaced at any time.
         guard: knows when this process stood still.
-        lists: of addresses that always may; their clients need no login.
         connections: the rules about connections; None: everybody may connect.
         count_failure: told of failed logins; None: nobody counts them.
         remember_login: told of who has logged in from where; None: nobody wants to know.
@@ -59,7 +55,6 @@ class LocalDesk:
         self._store = store
         self._max_users = max_users_per_network
         self.networks = networks
-        self.lists = AddressLists()
         self.guard = StallGuard(store.now())
         self.connections = connections
         self.count_failure = count_failure
@@ -155,7 +150,6 @@ class LocalDesk:
         lines = explain_decision(
             octets,
             where,
-            self.lists.look_up(octets, where),
             enquiry.question,
             logins,
             decision,
@@ -175,8 +169,6 @@ class LocalDesk:
         return await self.connections.explain(question)
 
     def _decide(self, enquiry: Enquiry, where: Located, logins: Found) -> SenderDecision:
-        if self.lists.look_up(enquiry.client_address, where) is Listing.ALLOWED:
-            return SenderDecision(Decision.ALLOWED, Reason.LISTED)
         return decide(
             enquiry.question,
             where.standing,

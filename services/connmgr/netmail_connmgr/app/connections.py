@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from netmail_common.address_ranges import read_ranges
 from netmail_common.config import ConfigError, ConnectionManagerConfig
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.shared_networks import SharedNetworkError, read_trusted_networks
@@ -23,30 +22,21 @@ __all__ = ["connection_rules"]
 async def connection_rules(
     config: ConnectionManagerConfig, rules: AddressRules, store: LoginStore, desk: LocalDesk
 ) -> AsyncIterator[ConnectionChecker]:
-    """Gives the desk its lists and its rules about connections; the latter are given back too.
+    """Gives the desk the rules about connections that are on.
 
-    Raises: ConfigError.
+    Raises: ConfigError, for a shared network that is to be allowed, or a resolver that is no IP
+    address.
     """
-    desk.lists = _lists(config, rules)
-    checker = _checker(config, store, lambda: desk.networks, desk.lists)
+    try:
+        read_trusted_networks(config.lists.allowed, rules, "lists.allowed")
+    except SharedNetworkError as error:
+        raise ConfigError(f"connection manager {config.name!r}: {error}") from error
+    checker = _checker(config, store, lambda: desk.networks, AddressLists(rules.blocked_networks))
     desk.connections = checker
     try:
         yield checker
     finally:
         await checker.close()
-
-
-def _lists(config: ConnectionManagerConfig, rules: AddressRules) -> AddressLists:
-    """The lists of addresses.
-
-    Raises: ConfigError, for a shared network that is to be allowed.
-    """
-    try:
-        allowed = read_trusted_networks(config.lists.allowed, rules, "lists.allowed")
-    except SharedNetworkError as error:
-        raise ConfigError(f"connection manager {config.name!r}: {error}") from error
-    blocked = [network for text in config.lists.blocked for network in read_ranges(text)]
-    return AddressLists(allowed, blocked)
 
 
 def _checker(
@@ -55,10 +45,6 @@ def _checker(
     networks: Callable[[], NetworkMap],
     lists: AddressLists,
 ) -> ConnectionChecker:
-    """The rules that are on.
-
-    Raises: ConfigError, for a resolver that is no IP address.
-    """
     try:
         servers = nameservers(config.dns_servers)
     except ValueError as error:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _RULE_LIST, _RULE_DNSBL, _RULE_REVERSE = "list", "dnsbl", "reverse_dns"
-_NOT_ON_THE_INTERNET = frozenset(Standing) - {Standing.GRANTS, Standing.BLOCKED}
+_ON_THE_INTERNET = frozenset({Standing.GRANTS, Standing.LISTED, Standing.BLOCKED})
 _PRIVATE_V4 = Ranges([IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")])
 MAIL_SERVICES = frozenset({Service.SMTP, Service.UNKNOWN})
 """Who comes without a service comes to a mail server."""
@@ -114,7 +114,7 @@ class Findings:
 
 def worth_looking_up(address: Address, standing: Standing) -> bool:
     """Whether DNS can know anything about a client: it must be on the Internet."""
-    if standing in _NOT_ON_THE_INTERNET:
+    if standing not in _ON_THE_INTERNET:
         return False
     number = int(address)
     if address.version == 4:

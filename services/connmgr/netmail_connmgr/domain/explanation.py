@@ -14,9 +14,8 @@ from netmail_common.connmgr.model import (
     SenderDecision,
     SenderQuestion,
 )
-from netmail_common.networks import Located
+from netmail_common.networks import Located, Standing
 
-from netmail_connmgr.domain.lists import Listing
 from netmail_connmgr.domain.table import Found
 
 __all__ = ["explain_decision"]
@@ -28,7 +27,6 @@ _SHOWN = 10
 def explain_decision(
     octets: bytes,
     where: Located,
-    listing: Listing,
     question: SenderQuestion,
     found: Found,
     decision: SenderDecision,
@@ -40,21 +38,21 @@ def explain_decision(
     Args:
         octets: the client's address, 4 or 16 of them.
         where: the same, located.
-        listing: what the lists say about it.
         found: the logins at its place.
         decision: what was decided.
         max_users: with more users on the network the binding is strict.
     """
     lines = [f"address: {ip_address(octets)} is kept as {where.network}", _standing(where)]
-    lines.append(f"lists: {listing.value}")
     lines.extend(_logins(where, found))
-    if listing is not Listing.ALLOWED and where.grants and found.logins:
+    if where.grants and found.logins:
         lines.extend(_senders(question, where, found, max_users))
     lines.append(_result(decision))
     return lines
 
 
 def _standing(where: Located) -> str:
+    if where.standing is Standing.LISTED:
+        return "network: in the list of those that always may; no login is needed"
     if where.grants:
         return "network: logins from there grant relaying"
     return f"network: logins from there grant nothing: {where.standing.value}"

@@ -1,4 +1,4 @@
-"""The lists of addresses that are judged before anything else."""
+"""The lists of addresses, which are judged before anything else."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -8,8 +8,6 @@ from netmail_common.address_ranges import AddressSet
 from netmail_common.networks import Address, Located, Network, Standing
 
 __all__ = ["AddressLists", "Listing", "client_address"]
-
-_MAY_BE_ALLOWED = frozenset({Standing.GRANTS, Standing.BLOCKED})
 
 
 class Listing(Enum):
@@ -21,16 +19,13 @@ class Listing(Enum):
 
 
 class AddressLists:
-    """Addresses that always may, and addresses that never may.
+    """Addresses that always may, and addresses that never may connect.
 
     Args:
-        allowed: may connect, and relay without a login. Wins over blocked, so that a range may
-            have exceptions.
-        blocked: may not connect.
+        blocked: who may not; the map of networks knows who always may.
     """
 
-    def __init__(self, allowed: Iterable[Network] = (), blocked: Iterable[Network] = ()) -> None:
-        self._allowed = AddressSet(allowed)
+    def __init__(self, blocked: Iterable[Network] = ()) -> None:
         self._blocked = AddressSet(blocked)
 
     @property
@@ -41,17 +36,14 @@ class AddressLists:
     def look_up(self, octets: bytes, where: Located) -> Listing:
         """Looks an address up, as it came and as the IPv4 address in it.
 
-        A shared network, or one that proves nothing, is never allowed: who stands behind it may
-        have changed since the list was written.
-
         Args:
             octets: 4 or 16 of them.
             where: the same address, located.
         """
-        spellings = {ip_address(octets), client_address(octets, where)}
-        if where.standing in _MAY_BE_ALLOWED and any(one in self._allowed for one in spellings):
+        if where.standing is Standing.LISTED:
             return Listing.ALLOWED
-        if any(one in self._blocked for one in spellings):
+        # A shared network may be blocked, too.
+        if ip_address(octets) in self._blocked or client_address(octets, where) in self._blocked:
             return Listing.BLOCKED
         return Listing.NONE
 
