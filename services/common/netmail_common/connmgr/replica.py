@@ -56,6 +56,7 @@ class LoginReplica:
         max_logins: with more the Connection Manager is asked.
         clock: seconds, never going back, counting while the machine sleeps.
         on_revoked: told of every revocation, so that the process needs no second stream.
+        on_event: told of everything that the stream tells.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LoginReplica:
         max_logins: int,
         clock: Callable[[], float] = boot_time,
         on_revoked: Callable[[Revoked], None] | None = None,
+        on_event: Callable[[WatchEvent], None] | None = None,
     ) -> None:
         self._client = client
         self._networks = networks
@@ -74,6 +76,7 @@ class LoginReplica:
         self._max_logins = max_logins
         self._clock = clock
         self._on_revoked = on_revoked
+        self._on_event = on_event
         self._max_users = _MAX_USERS
         self._watcher: Watcher | None = None
         self._places: dict[bytes, dict[UserKey, Login]] = {}
@@ -132,6 +135,8 @@ class LoginReplica:
             try:
                 async with contextlib.aclosing(self._watcher.events()) as events:
                     async for event in events:
+                        if self._on_event is not None:
+                            self._on_event(event)
                         self._take(event)
             except grpc.aio.AioRpcError as error:
                 log.error("logins are not to be had", code=error.code().name)  # noqa: TRY400 - no traceback
