@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from netmail_common.config import ConnectionManagerConfig
 from netmail_common.logging import get_logger
 
-from netmail_connmgr.adapters import dns_list, postfix_policy, whoson
+from netmail_connmgr.adapters import dns_list, dovecot_policy, postfix_policy, whoson
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 
 __all__ = ["FRONT_ENDS", "FrontEnd", "front_ends", "prepare"]
@@ -42,6 +42,11 @@ FRONT_ENDS: tuple[FrontEnd, ...] = (
         postfix_policy.NAME,
         lambda config: bool(config.postfix_policy.listen or config.postfix_policy.socket),
         postfix_policy.prepare,
+    ),
+    FrontEnd(
+        dovecot_policy.NAME,
+        lambda config: bool(config.dovecot_policy.listen or config.dovecot_policy.socket),
+        dovecot_policy.prepare,
     ),
 )
 
