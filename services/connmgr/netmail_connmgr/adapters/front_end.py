@@ -74,12 +74,16 @@ class FrontEndSetup:
                 return server
         return None
 
-    def user(self, text: str) -> UserKey:
-        """Whose name that is: `name@context` of a context that we serve, else a bare name."""
+    def user(self, text: str, default_context: str | None = None) -> UserKey:
+        """Whose name that is: `name@context` of a context that we serve, else a bare name.
+
+        Args:
+            default_context: of bare names, if it is another one here.
+        """
         name, _, context = text.rpartition("@")
         if name and self.holder(context) is not None:
             return UserKey(name, context)
-        return UserKey(text, self.default_context)
+        return UserKey(text, self.default_context if default_context is None else default_context)
 
     def allowed_sources(self, texts: Sequence[str], section: str) -> tuple[Network, ...]:
         """Reads SECTION.allowed_sources. Raises: ConfigError, for a shared network."""

@@ -27,6 +27,12 @@ FRONT_END_REQUESTS = counter(
     "Requests of servers that are not ours, and what became of them",
     ["front_end", "outcome"],
 )
+UDP_REQUESTS = counter("connmgr_udp_requests", "Requests by UDP port 689", ["protocol", "kind"])
+UDP_FAULTS = counter(
+    "connmgr_udp_faults",
+    "Datagrams to UDP port 689 that nothing was done for, or whose reply was lost, by fault",
+    ["fault"],
+)
 
 FAILED_LOGINS = counter(
     "connmgr_failed_logins", "Logins that failed, by service, as agents reported them", ["service"]
@@ -41,4 +47,14 @@ RATES_EXCEEDED = counter(
 COUNTERS_UNAVAILABLE = counter(
     "connmgr_counters_unavailable",
     "Questions about failed logins or rates that the store did not answer: they were let pass",
+)
+AUDIT_LOST = counter(
+    "connmgr_audit_entries_lost", "Entries of the audit log that could not be written"
+)
+STORE_UP = gauge("connmgr_store_up", "1 while the shared store answers and was read whole")
+WAITING = gauge(
+    "connmgr_waiting_registrations", "Registrations that wait for the store to come back"
+)
+WAITING_DROPPED = counter(
+    "connmgr_waiting_registrations_dropped", "Registrations that there was no room to keep for it"
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from netmail_common.config import ConnectionManagerConfig
 from netmail_common.logging import get_logger
 
-from netmail_connmgr.adapters import dns_list, dovecot_policy, postfix_policy, whoson
+from netmail_connmgr.adapters import dns_list, dovecot_policy, legacy_udp, postfix_policy, whoson
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 
 __all__ = ["FRONT_ENDS", "FrontEnd", "front_ends", "prepare"]
@@ -36,6 +36,7 @@ class FrontEnd:
 
 
 FRONT_ENDS: tuple[FrontEnd, ...] = (
+    FrontEnd(legacy_udp.NAME, lambda config: bool(config.legacy_udp.listen), legacy_udp.prepare),
     FrontEnd(whoson.NAME, lambda config: bool(config.whoson.listen), whoson.prepare),
     FrontEnd(dns_list.NAME, lambda config: bool(config.dns_list.listen), dns_list.prepare),
     FrontEnd(
@@ -56,10 +57,6 @@ def prepare(setup: FrontEndSetup) -> dict[str, Serving]:
 
     Raises: ConfigError.
     """
-    if setup.config.legacy_udp.listen:
-        raise setup.error(
-            "legacy_udp.listen is set, but this version has no UDP port 689; leave it empty"
-        )
     return {
         front_end.name: front_end.prepare(setup)
         for front_end in FRONT_ENDS

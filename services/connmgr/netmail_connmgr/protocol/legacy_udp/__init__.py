@@ -11,7 +11,12 @@ from netmail_connmgr.protocol.legacy_udp.access_hash import (
     parse_access_hash,
     tree_of,
 )
-from netmail_connmgr.protocol.legacy_udp.reception import MAX_DATAGRAM, Reception, Refused
+from netmail_connmgr.protocol.legacy_udp.reception import (
+    MAX_DATAGRAM,
+    Reception,
+    Refused,
+    protocol_of,
+)
 from netmail_connmgr.protocol.legacy_udp.requests import (
     Connect,
     PlainEnquiry,
@@ -36,5 +41,6 @@ __all__ = [
     "Request",
     "access_hash",
     "parse_access_hash",
+    "protocol_of",
     "tree_of",
 ]

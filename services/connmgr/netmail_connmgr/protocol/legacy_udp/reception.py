@@ -22,7 +22,7 @@ from netmail_connmgr.protocol.legacy_udp.requests import (
     Request,
 )
 
-__all__ = ["MAX_DATAGRAM", "Reception", "Refused"]
+__all__ = ["MAX_DATAGRAM", "Reception", "Refused", "protocol_of"]
 
 MAX_DATAGRAM = max(plain.MAX_SIZE, *authenticated.REQUEST_SIZES)
 """Octets; what is longer is nothing of ours."""
@@ -36,6 +36,11 @@ _NOTICES = {
     b"DOS DETECTED": "dos detected",
 }
 """Events that are counted and no more."""
+
+
+def protocol_of(data: bytes) -> str:
+    """Which of both protocols a request is of, for the counters."""
+    return "authenticated" if len(data) in authenticated.REQUEST_SIZES else "plain"
 
 
 class Refused(Exception):
@@ -101,7 +106,8 @@ def _authenticated_request(
     layout, event = request.layout, request.event
     if not handshake.accepts(source, request.password, now):
         salt = authenticated.text_detail(handshake.salt(source, now))
-        return Reply("must auth", authenticated.reply(layout, Result.MUST_AUTH, detail=salt))
+        kind = "wrong password" if any(request.password) else "no password"
+        return Reply(kind, authenticated.reply(layout, Result.MUST_AUTH, detail=salt))
     if request.command == Command.VERIFY:
         if event == b"RELAY":
             return Relay(layout, request.address)
