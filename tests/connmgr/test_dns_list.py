@@ -271,10 +271,10 @@ async def test_a_login_puts_its_address_on_the_list(
             ask_by = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
             return await ask_by(query(name, kind), "127.0.0.1", port=port, timeout=20)
 
-        name = "10.2.0.192.logins.example"
+        name = "10.113.0.203.logins.example"
         assert (await ask(name)).rcode() == dns.rcode.NXDOMAIN
         for address in (
-            b"\xc0\x00\x02\x0a",
+            b"\xcb\x00\x71\x0a",
             b"\xc6\x33\x64\x0a",
             bytes.fromhex("20010db8" + "0" * 24),
         ):
@@ -285,7 +285,7 @@ async def test_a_login_puts_its_address_on_the_list(
             assert text.answer[0][0].to_text() == '"alice.users.demo"'
             # The login is known by its /64.
             assert (await ask(V6, tcp=by_tcp)).answer
-        for other in ("11.2.0.192", "10.100.51.198", "1.0.0.127", "2.0.0.127"):
+        for other in ("11.113.0.203", "10.100.51.198", "1.0.0.127", "2.0.0.127"):
             assert not (await ask(f"{other}.logins.example")).answer
 
 
@@ -297,11 +297,11 @@ async def test_a_revoked_login_leaves_the_list_at_once(
         grpc_client(running, identity_for) as admin,
     ):
         (port,) = running.front_end_ports["dns_list"]
-        wire = query("10.2.0.192.logins.example").to_wire()
-        result = await admin.register_one(login(address=b"\xc0\x00\x02\x0a"))
+        wire = query("10.113.0.203.logins.example").to_wire()
+        result = await admin.register_one(login(address=b"\xcb\x00\x71\x0a"))
         assert result.outcome == pb.REGISTER_OUTCOME_REGISTERED
         first, second = await ask_udp(port, wire), None
-        await admin.revoke(client_address=b"\xc0\x00\x02\x0a", reason="test")
+        await admin.revoke(client_address=b"\xcb\x00\x71\x0a", reason="test")
         second = await ask_udp(port, wire)
         assert first is not None
         assert second is not None
@@ -313,7 +313,7 @@ async def test_many_queries_on_one_connection_are_answered_in_order(certificates
     async with connection_manager(settings(certificates, dns_list=dns_list()), "cm1") as running:
         (port,) = running.front_end_ports["dns_list"]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        queries = [query(f"{number}.2.0.192.logins.example") for number in range(20, 40)]
+        queries = [query(f"{number}.113.0.203.logins.example") for number in range(20, 40)]
         writer.write(b"".join(to_stream(one) for one in queries))
         for one in queries:
             async with asyncio.timeout(20):
@@ -324,7 +324,7 @@ async def test_many_queries_on_one_connection_are_answered_in_order(certificates
 
 async def test_sources_that_are_not_allowed_hear_nothing(certificates: Path) -> None:
     config = settings(certificates, dns_list=dns_list(allowed_sources=["127.0.0.2/32"]))
-    wire = query("10.2.0.192.logins.example").to_wire()
+    wire = query("10.113.0.203.logins.example").to_wire()
     async with connection_manager(config, "cm1") as running:
         (port,) = running.front_end_ports["dns_list"]
         assert await ask_udp(port, wire, source=("127.0.0.2", 0)) is not None

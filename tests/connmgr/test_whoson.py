@@ -49,13 +49,13 @@ def read_all(*pieces: bytes) -> list[Request | str]:
 @pytest.mark.parametrize(
     ("octets", "request_"),
     [
-        (b"LOGIN 192.0.2.1 alice\r\n\r\n", Request(Verb.LOGIN, b"\xc0\x00\x02\x01", "alice")),
-        (b"login 192.0.2.1 alice\n\n", Request(Verb.LOGIN, b"\xc0\x00\x02\x01", "alice")),
+        (b"LOGIN 203.0.113.1 alice\r\n\r\n", Request(Verb.LOGIN, b"\xcb\x00\x71\x01", "alice")),
+        (b"login 203.0.113.1 alice\n\n", Request(Verb.LOGIN, b"\xcb\x00\x71\x01", "alice")),
         (b"LOGIN ::1 a b \r\n\r\n", Request(Verb.LOGIN, bytes(15) + b"\1", "a b")),
-        (b"LOGOUT 192.0.2.1\r\n\r\n", Request(Verb.LOGOUT, b"\xc0\x00\x02\x01")),
-        (b"LOGOUT 192.0.2.1 alice\r\n\r\n", Request(Verb.LOGOUT, b"\xc0\x00\x02\x01")),
-        (b"QUERY 192.0.2.1\r\n\r\n", Request(Verb.QUERY, b"\xc0\x00\x02\x01")),
-        (b"\r\n\r\nQUERY 192.0.2.1\r\n\r\n", Request(Verb.QUERY, b"\xc0\x00\x02\x01")),
+        (b"LOGOUT 203.0.113.1\r\n\r\n", Request(Verb.LOGOUT, b"\xcb\x00\x71\x01")),
+        (b"LOGOUT 203.0.113.1 alice\r\n\r\n", Request(Verb.LOGOUT, b"\xcb\x00\x71\x01")),
+        (b"QUERY 203.0.113.1\r\n\r\n", Request(Verb.QUERY, b"\xcb\x00\x71\x01")),
+        (b"\r\n\r\nQUERY 203.0.113.1\r\n\r\n", Request(Verb.QUERY, b"\xcb\x00\x71\x01")),
         (b"QUIT\r\n\r\n", Request(Verb.QUIT)),
     ],
 )
@@ -69,13 +69,13 @@ def test_requests(octets: bytes, request_: Request) -> None:
         (b"HELO\r\n\r\n", "LOGIN, LOGOUT, QUERY or QUIT"),
         (b" \r\n\r\n", "LOGIN, LOGOUT, QUERY or QUIT"),
         (b"QUERY\r\n\r\n", "an IP address follows"),
-        (b"QUERY 192.0.2.01\r\n\r\n", "an IP address follows"),
-        (b"QUERY 3221225985\r\n\r\n", "an IP address follows"),
-        (b"QUERY 192.0.2.1/32\r\n\r\n", "an IP address follows"),
-        (b"LOGIN 192.0.2.1\r\n\r\n", "a user's name follows the address"),
-        (b"LOGIN 192.0.2.1  \r\n\r\n", "a user's name follows the address"),
-        (b"QUERY 192.0.2.1\r\nLOGIN 192.0.2.1 a\r\n\r\n", "one line, then an empty line"),
-        (b"LOGIN 192.0.2.1 \xff\r\n\r\n", "not UTF-8"),
+        (b"QUERY 203.0.113.01\r\n\r\n", "an IP address follows"),
+        (b"QUERY 3405803777\r\n\r\n", "an IP address follows"),
+        (b"QUERY 203.0.113.1/32\r\n\r\n", "an IP address follows"),
+        (b"LOGIN 203.0.113.1\r\n\r\n", "a user's name follows the address"),
+        (b"LOGIN 203.0.113.1  \r\n\r\n", "a user's name follows the address"),
+        (b"QUERY 203.0.113.1\r\nLOGIN 203.0.113.1 a\r\n\r\n", "one line, then an empty line"),
+        (b"LOGIN 203.0.113.1 \xff\r\n\r\n", "not UTF-8"),
     ],
 )
 def test_what_is_no_request_says_what_is_missing_and_the_next_one_counts(
@@ -101,7 +101,13 @@ def test_a_request_too_long_ends_everything(octets: bytes) -> None:
 @given(
     st.lists(
         st.sampled_from(
-            [b"QUERY 192.0.2.1\r\n\r\n", b"QUIT\n\n", b"LOGIN ::1 a\r\n\r\n", b"x\r\n\r\n", b"\r\n"]
+            [
+                b"QUERY 203.0.113.1\r\n\r\n",
+                b"QUIT\n\n",
+                b"LOGIN ::1 a\r\n\r\n",
+                b"x\r\n\r\n",
+                b"\r\n",
+            ]
         )
     ),
     st.data(),
@@ -162,15 +168,15 @@ async def test_a_login_by_tcp_answers_queries_until_it_is_logged_out(certificate
         connection_manager(settings(certificates, whoson=whoson()), "cm1") as running,
         tcp(*running.front_end_ports["whoson"]) as client,
     ):
-        assert await client.ask("QUERY 192.0.2.1") == "-not logged in"
-        assert await client.ask("LOGIN 192.0.2.1 alice") == "+LOGIN OK"
-        assert await client.ask("QUERY 192.0.2.1") == "+alice"
-        assert await client.ask("QUERY ::ffff:192.0.2.1") == "+alice"
-        assert await client.ask("QUERY 192.0.2.2") == "-not logged in"
-        assert await client.ask("LOGOUT 192.0.2.1") == "+LOGOUT OK"
-        assert await client.ask("QUERY 192.0.2.1") == "-not logged in"
-        assert await client.ask("LOGIN 192.0.2.1 bob") == "+LOGIN OK"
-        assert await client.ask("QUERY 192.0.2.1") == "+bob"
+        assert await client.ask("QUERY 203.0.113.1") == "-not logged in"
+        assert await client.ask("LOGIN 203.0.113.1 alice") == "+LOGIN OK"
+        assert await client.ask("QUERY 203.0.113.1") == "+alice"
+        assert await client.ask("QUERY ::ffff:203.0.113.1") == "+alice"
+        assert await client.ask("QUERY 203.0.113.2") == "-not logged in"
+        assert await client.ask("LOGOUT 203.0.113.1") == "+LOGOUT OK"
+        assert await client.ask("QUERY 203.0.113.1") == "-not logged in"
+        assert await client.ask("LOGIN 203.0.113.1 bob") == "+LOGIN OK"
+        assert await client.ask("QUERY 203.0.113.1") == "+bob"
         assert await client.ask("QUIT") == "+QUIT OK"
         assert await client.ended()
 
@@ -184,12 +190,12 @@ async def test_its_logins_are_those_of_the_table(
         grpc_client(running, identity_for) as admin,
     ):
         for user in ("alice", "bob@users.demo", "carol@example.net"):
-            assert await client.ask(f"LOGIN 192.0.2.1 {user}") == "+LOGIN OK"
+            assert await client.ask(f"LOGIN 203.0.113.1 {user}") == "+LOGIN OK"
         found = {one.user.name: one async for one in admin.list_logins()}
         assert {one.user.context for one in found.values()} == {"users.demo"}
         assert set(found) == {"alice", "bob", "carol@example.net"}
         assert found["alice"].messaging_server == "mail1"
-        assert await client.ask("LOGOUT 192.0.2.1") == "+LOGOUT OK"
+        assert await client.ask("LOGOUT 203.0.113.1") == "+LOGOUT OK"
         assert [one async for one in admin.list_logins()] == []
 
 
@@ -202,9 +208,9 @@ async def test_a_shared_network_is_noted_and_never_vouches(certificates: Path) -
         answer = await client.ask("LOGIN 198.51.100.7 alice")
         assert answer == "+LOGIN OK, but this network is shared and never vouches"
         assert await client.ask("QUERY 198.51.100.7") == "-not logged in"
-        assert await client.ask("LOGIN 192.0.2.1 a\x01b") == "-LOGIN refused: not a user's name"
+        assert await client.ask("LOGIN 203.0.113.1 a\x01b") == "-LOGIN refused: not a user's name"
         long = "x" * 256
-        assert await client.ask(f"LOGIN 192.0.2.1 {long}") == "-LOGIN refused: not a user's name"
+        assert await client.ask(f"LOGIN 203.0.113.1 {long}") == "-LOGIN refused: not a user's name"
 
 
 async def test_nonsense_is_answered_and_too_much_of_it_ends_the_connection(
@@ -214,7 +220,7 @@ async def test_nonsense_is_answered_and_too_much_of_it_ends_the_connection(
         (port,) = running.front_end_ports["whoson"]
         async with tcp(port) as client:
             assert await client.ask("EHLO x") == "*LOGIN, LOGOUT, QUERY or QUIT"
-            client.writer.write(b"QUERY 192.0.2.1\n\nQUERY 192.0.2.2\n\n")
+            client.writer.write(b"QUERY 203.0.113.1\n\nQUERY 203.0.113.2\n\n")
             assert await client.answer() == "-not logged in"
             assert await client.answer() == "-not logged in"
             client.writer.write(b"x" * (2 * MAX_REQUEST))
@@ -232,13 +238,15 @@ async def test_by_udp_anybody_may_ask_and_nobody_log_in(certificates: Path) -> N
         tcp(*running.front_end_ports["whoson"]) as client,
     ):
         (port,) = running.front_end_ports["whoson"]
-        assert await ask_udp(port, b"LOGIN 192.0.2.1 bob\r\n\r\n") == b"*LOGIN by TCP only\r\n\r\n"
-        assert await client.ask("LOGIN 192.0.2.1 alice") == "+LOGIN OK"
-        assert await ask_udp(port, b"LOGOUT 192.0.2.1\r\n\r\n") == b"*LOGOUT by TCP only\r\n\r\n"
-        assert await ask_udp(port, b"QUERY 192.0.2.1\r\n\r\n") == b"+alice\r\n\r\n"
+        assert (
+            await ask_udp(port, b"LOGIN 203.0.113.1 bob\r\n\r\n") == b"*LOGIN by TCP only\r\n\r\n"
+        )
+        assert await client.ask("LOGIN 203.0.113.1 alice") == "+LOGIN OK"
+        assert await ask_udp(port, b"LOGOUT 203.0.113.1\r\n\r\n") == b"*LOGOUT by TCP only\r\n\r\n"
+        assert await ask_udp(port, b"QUERY 203.0.113.1\r\n\r\n") == b"+alice\r\n\r\n"
         assert await ask_udp(port, b"QUIT\r\n\r\n") == b"+QUIT OK\r\n\r\n"
         bad = b"*one line, then an empty line\r\n\r\n"
-        for datagram in (b"QUERY 192.0.2.1", b"QUERY 192.0.2.1\r\n\r\nQUERY", b"\r\n"):
+        for datagram in (b"QUERY 203.0.113.1", b"QUERY 203.0.113.1\r\n\r\nQUERY", b"\r\n"):
             assert await ask_udp(port, datagram) == bad
 
 
@@ -246,10 +254,10 @@ async def test_udp_login_lets_udp_log_in(certificates: Path) -> None:
     config = settings(certificates, whoson=whoson(udp_login=True))
     async with connection_manager(config, "cm1") as running:
         (port,) = running.front_end_ports["whoson"]
-        assert await ask_udp(port, b"LOGIN 192.0.2.1 alice\r\n\r\n") == b"+LOGIN OK\r\n\r\n"
-        assert await ask_udp(port, b"QUERY 192.0.2.1\r\n\r\n") == b"+alice\r\n\r\n"
-        assert await ask_udp(port, b"LOGOUT 192.0.2.1\r\n\r\n") == b"+LOGOUT OK\r\n\r\n"
-        assert await ask_udp(port, b"QUERY 192.0.2.1\r\n\r\n") == b"-not logged in\r\n\r\n"
+        assert await ask_udp(port, b"LOGIN 203.0.113.1 alice\r\n\r\n") == b"+LOGIN OK\r\n\r\n"
+        assert await ask_udp(port, b"QUERY 203.0.113.1\r\n\r\n") == b"+alice\r\n\r\n"
+        assert await ask_udp(port, b"LOGOUT 203.0.113.1\r\n\r\n") == b"+LOGOUT OK\r\n\r\n"
+        assert await ask_udp(port, b"QUERY 203.0.113.1\r\n\r\n") == b"-not logged in\r\n\r\n"
 
 
 async def test_sources_that_are_not_allowed_hear_nothing(certificates: Path) -> None:

@@ -110,11 +110,11 @@ async def test_dig_reads_the_list(certificates: Path, identity_for: IdentityFor)
         grpc_client(running, identity_for, Role.POP_IMAP) as agent,
     ):
         (port,) = running.front_end_ports["dns_list"]
-        await agent.register_one(login(address=ipaddress.ip_address("192.0.2.10").packed))
-        name = "10.2.0.192.logins.example"
+        await agent.register_one(login(address=ipaddress.ip_address("203.0.113.10").packed))
+        name = "10.113.0.203.logins.example"
         for more in ((), ("+tcp",), ("+dnssec",), ("+noedns",), ("+cookie",), ("+nsid",)):
             assert await dig(port, "+short", *more, name) == "127.0.0.2\n", more
-        assert "NXDOMAIN" in await dig(port, "11.2.0.192.logins.example")
+        assert "NXDOMAIN" in await dig(port, "11.113.0.203.logins.example")
         assert "NOERROR" in await dig(port, name, "TXT")
         assert "REFUSED" in await dig(port, "www.example.org")
         assert "Transfer failed" in await dig(port, "logins.example", "AXFR")

@@ -14,9 +14,9 @@ from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
 from netmail_connmgr.adapters import convert, metrics, record
+from netmail_connmgr.adapters.grpc_audit import AuditMethods
 from netmail_connmgr.adapters.grpc_connections import ConnectionMethods, require_admin
 from netmail_connmgr.adapters.grpc_events import EventMethods
-from netmail_connmgr.adapters.grpc_more import OtherMethods
 from netmail_connmgr.adapters.local_desk import LocalDesk
 from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
 from netmail_connmgr.domain.door import Candidate, NotAdmitted, check_user
@@ -51,7 +51,7 @@ T = TypeVar("T")
 Context = grpc.aio.ServicerContext[pb.WatchLoginsRequest, pb.WatchLoginsResponse]
 
 
-class ConnectionManagerService(ConnectionMethods, EventMethods, OtherMethods):
+class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
     """Decisions and the login table by gRPC.
 
     Args:

@@ -1,12 +1,23 @@
-"""One log line and one count for each registration, decision and revocation."""
+"""One log line, one count and one audit entry for each registration, decision and revocation."""
 
+import contextlib
 import ipaddress
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from netmail_common.connmgr.model import Decision, Registration, SenderDecision
+from netmail_common.connmgr.model import (
+    Binding,
+    Decision,
+    Registration,
+    SenderDecision,
+    UserKey,
+)
 from netmail_common.connmgr.rates import RelayWanted
 from netmail_common.logging import get_logger
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.domain.audit import AuditEntry, AuditKind, Repeats
 from netmail_connmgr.domain.connections import ConnectionQuestion, ConnectionVerdict, Verdict
 from netmail_connmgr.domain.front_desk import Enquiry
 from netmail_connmgr.domain.rates import RateVerdict
@@ -19,6 +30,47 @@ _KEPT = frozenset({Outcome.REGISTERED, Outcome.SHARED_NETWORK})
 _LOGGED_NAME = 64
 _LOGGED_ADDRESS = 320
 
+Details = dict[str, str | int | bool]
+
+
+class _Audit:
+    """Where entries of the audit log go: a process is one Connection Manager."""
+
+    def __init__(self) -> None:
+        self.note: Callable[[AuditEntry], None] | None = None
+        self.repeats = Repeats()
+
+    def write(self, entry: AuditEntry) -> None:
+        if self.note is not None:
+            self.note(entry)
+
+    def write_once(self, entry: AuditEntry, *same: object) -> None:
+        """Writes it unless an entry about the SAME was written within a minute."""
+        if self.note is None:
+            return
+        unwritten = self.repeats.admit((entry.event, entry.address, *same), time.monotonic())
+        if unwritten is not None:
+            details = {**entry.details, "unwritten": unwritten} if unwritten else entry.details
+            self.note(replace(entry, details=details))
+
+
+_audit = _Audit()
+
+
+@contextlib.contextmanager
+def audited_by(note: Callable[[AuditEntry], None]) -> Iterator[None]:
+    """Gives NOTE the entries of the audit log until the block ends."""
+    earlier, _audit.note = _audit.note, note
+    try:
+        yield
+    finally:
+        _audit.note = earlier
+
+
+def is_audited() -> bool:
+    """Whether there is an audit log."""
+    return _audit.note is not None
+
 
 def registration(item: Registration, answer: Registered) -> None:
     """A valid registration and what became of it; a session's renewals are for debugging."""
@@ -26,19 +78,23 @@ def registration(item: Registration, answer: Registered) -> None:
     protocol = item.protocol.name.lower()
     metrics.REGISTRATIONS.labels(protocol, kind, answer.outcome.value).inc()
     kept = answer.outcome in _KEPT
-    write = log.debug if kept and item.renewal and answer.renewed else log.info
-    write(
-        "login registered" if kept else "login refused",
-        user=str(item.profile.user),
-        address=address_text(item.client_address),
-        reason=answer.outcome.value,
-        kind=kind,
-        protocol=protocol,
-        server=item.messaging_server,
-        agent=item.agent,
-        session=item.session_id,
-        remaining=int(answer.remaining),
-    )
+    event = "login registered" if kept else "login refused"
+    details: Details = {
+        "reason": answer.outcome.value,
+        "protocol": protocol,
+        "server": item.messaging_server,
+        "agent": item.agent,
+        "session": item.session_id,
+        "remaining": int(answer.remaining),
+    }
+    user, address = item.profile.user, item.client_address
+    goes_on = kept and item.renewal and answer.renewed
+    write = log.debug if goes_on else log.info
+    write(event, user=str(user), address=address_text(address), kind=kind, **details)
+    if not goes_on:
+        entry_kind = AuditKind.LOGIN if kept else AuditKind.DENIAL
+        entry = AuditEntry(entry_kind, event, user, address, details=details)
+        _audit.write(entry) if kept else _audit.write_once(entry, user, answer.outcome)
 
 
 def not_admitted(name: str, client_address: bytes, why: str) -> None:
@@ -50,6 +106,12 @@ def not_admitted(name: str, client_address: bytes, why: str) -> None:
         address=address_text(client_address),
         reason=f"invalid: {why}",
     )
+    details: Details = {
+        "typed": repr(name[:_LOGGED_NAME]),
+        "reason": f"invalid: {why}",
+    }
+    entry = AuditEntry(AuditKind.DENIAL, "login refused", address=client_address, details=details)
+    _audit.write_once(entry, why)
 
 
 def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
@@ -57,14 +119,44 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     senders = enquiry.question.senders
     sender = answer.refused_sender or (senders[0].address if senders else "")
     metrics.DECISIONS.labels(answer.decision.value, answer.reason.value).inc()
+    allowed = answer.decision is Decision.ALLOWED
+    event = "relaying allowed" if allowed else "relaying refused"
+    user = answer.login.user if answer.login is not None else None
     log.info(
-        "relaying allowed" if answer.decision is Decision.ALLOWED else "relaying refused",
+        event,
         address=address_text(enquiry.client_address),
-        user=str(answer.login.user) if answer.login is not None else "",
+        user=str(user) if user is not None else "",
         users=answer.user_count,
         reason=answer.reason.value,
         sender=sender[:_LOGGED_ADDRESS],
         asked_by=enquiry.front_end,
+    )
+    if not allowed and not senders and enquiry.question.binding is Binding.ANY:
+        return  # somebody looked a client up; nobody wanted to relay
+    details: Details = {
+        "reason": answer.reason.value,
+        "sender": sender[:_LOGGED_ADDRESS],
+        "session": answer.login.session_id if answer.login is not None else "",
+        "asked_by": enquiry.front_end,
+    }
+    kind = AuditKind.RELAY if allowed else AuditKind.DENIAL
+    entry = AuditEntry(kind, event, user, enquiry.client_address, answer.users, details)
+    _audit.write_once(entry, user, answer.reason, sender if allowed else "")
+
+
+def relayed(
+    wanted: RelayWanted, client_address: bytes, server: str, users: tuple[UserKey, ...] = ()
+) -> None:
+    """Mail of a known sender that may go; USERS: everybody with a login on his network."""
+    details: Details = {
+        "way": "auth" if wanted.authenticated else "login",
+        "recipients": wanted.recipients,
+        "messages": wanted.messages,
+        "session": wanted.session_id,
+        "server": server,
+    }
+    _audit.write(
+        AuditEntry(AuditKind.RELAY, "mail relayed", wanted.user, client_address, users, details)
     )
 
 
@@ -80,6 +172,15 @@ def revocation(order: RevokeOrder, revoked: int) -> None:
         epoch=order.credential_epoch,
         logins=revoked,
     )
+    details: Details = {
+        "reason": order.reason,
+        "epoch": order.credential_epoch,
+        "logins": revoked,
+    }
+    address = order.client_address or b""
+    _audit.write(
+        AuditEntry(AuditKind.REVOCATION, "logins revoked", order.user, address, details=details)
+    )
 
 
 def connection(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
@@ -87,17 +188,24 @@ def connection(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
     metrics.CONNECTIONS.labels(answer.verdict.name.lower(), answer.rule or "none").inc()
     if answer.verdict is Verdict.ALLOWED:
         return
+    event = "login denied" if question.is_login else "connection denied"
+    details: Details = {
+        "rule": answer.rule,
+        "verdict": answer.verdict.value,
+        "service": question.service.name.lower(),
+        "server": question.messaging_server,
+        "listener": question.listener,
+    }
     log.info(
-        "login denied" if question.is_login else "connection denied",
+        event,
         address=address_text(question.client_address),
         user=str(question.user) if question.user is not None else "",
-        rule=answer.rule,
         reason=answer.comment,
-        verdict=answer.verdict.value,
-        service=question.service.name.lower(),
-        server=question.messaging_server,
-        listener=question.listener,
+        **details,
     )
+    address, user = question.client_address, question.user
+    entry = AuditEntry(AuditKind.DENIAL, event, user, address, details=details)
+    _audit.write_once(entry, user, answer.rule)
 
 
 def rate_exceeded(
@@ -108,16 +216,22 @@ def rate_exceeded(
     metrics.RATES_EXCEEDED.labels(way, verdict.rate).inc()
     if again:
         return
+    details: Details = {
+        "rate": verdict.rate,
+        "way": way,
+        "recipients": wanted.recipients,
+        "retry_after": int(verdict.retry_after),
+        "session": wanted.session_id,
+        "server": server,
+    }
     log.warning(
         "rate exceeded",
         user=str(wanted.user) if wanted.user is not None else "",
         address=address_text(client_address),
-        rate=verdict.rate,
-        way=way,
-        recipients=wanted.recipients,
-        retry_after=int(verdict.retry_after),
-        session=wanted.session_id,
-        server=server,
+        **details,
+    )
+    _audit.write(
+        AuditEntry(AuditKind.RATE, "rate exceeded", wanted.user, client_address, details=details)
     )
 
 

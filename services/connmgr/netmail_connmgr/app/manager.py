@@ -19,6 +19,7 @@ from netmail_common.networks import Address, AddressRules, NetworkMap
 from netmail_common.roles import Role
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters.audit_trail import audit_trail
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.mark_journal import MarkJournal
@@ -83,6 +84,9 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
     async with contextlib.AsyncExitStack() as stack:
         if journal is not None:
             stack.callback(journal.close)
+        service.audit = await stack.enter_async_context(
+            audit_trail(config.audit, name, lambda: service.desk.networks)
+        )
         checker = await stack.enter_async_context(
             connection_rules(config, rules, store, service.desk)
         )
