@@ -29,6 +29,8 @@ _PROTOCOLS = {
     pb.PROTOCOL_POP3: "pop3",
     pb.PROTOCOL_IMAP: "imap",
     pb.PROTOCOL_LEGACY_UDP: "legacy udp",
+    pb.PROTOCOL_WHOSON: "whoson",
+    pb.PROTOCOL_AUTH_POLICY: "auth policy",
 }
 
 
@@ -88,7 +90,10 @@ async def _filters(
     admin: Administrator, user: str | None, address: str | None
 ) -> tuple[pb.UserKey | None, bytes]:
     key = None
-    if user is not None:
+    if user is not None and not admin.installation.messaging_servers:
+        # Nobody has a directory: the name is what other makers' servers call the user.
+        key = pb.UserKey(name=user)
+    elif user is not None:
         _, found = await find_user(admin, user, None)
         key = pb.UserKey(name=found.name, context=found.context)
     if address is None:
@@ -117,7 +122,7 @@ def _record(manager: str, login: pb.Login) -> dict[str, Any]:
     network = ipaddress.ip_network((login.network, login.prefix_length))
     alone = network.num_addresses == 1
     return {
-        "user": f"{login.user.name}@{login.user.context}",
+        "user": _user_text(login.user),
         "network": str(network.network_address) if alone else str(network),
         "client_address": str(ipaddress.ip_address(login.client_address)),
         "protocol": _PROTOCOLS.get(login.protocol, "unknown"),
@@ -128,3 +133,7 @@ def _record(manager: str, login: pb.Login) -> dict[str, Any]:
         "grants": login.grants,
         "addresses": list(login.addresses),
     }
+
+
+def _user_text(user: pb.UserKey) -> str:
+    return f"{user.name}@{user.context}" if user.context else user.name

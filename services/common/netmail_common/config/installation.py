@@ -123,11 +123,14 @@ class Installation(Section):
     tracing: TracingConfig = TracingConfig()
     grpc: GrpcConfig = GrpcConfig()
     connection_managers: list[ConnectionManagerConfig] = []
-    messaging_servers: list[MessagingServerConfig] = Field(min_length=1)
+    messaging_servers: list[MessagingServerConfig] = []
+    """May be left out where a Connection Manager serves other makers' servers only."""
     sinks: list[SinkConfig] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "Installation":
+        if not (self.messaging_servers or self.connection_managers):
+            raise ValueError("there are no messaging_servers and no connection_managers")
         _unique("connection manager", (c.name for c in self.connection_managers))
         _unique("messaging server", (s.name for s in self.messaging_servers))
         _unique("domain", (d for s in self.messaging_servers for d in s.domains))
