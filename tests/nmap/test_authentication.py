@@ -75,6 +75,25 @@ async def test_scram_through_the_whole_way(mail1: Running, client: DirectoryClie
         await client.start_scram(b"garbage", service="imap", client_address=ADDRESS)
 
 
+async def test_a_failure_says_whose_credentials_they_were_not_to_those_who_count(
+    mail1: Running, mail2: Running, client: DirectoryClient
+) -> None:
+    async def whom(name: str, password: str) -> tuple[str, str] | None:
+        with pytest.raises(AuthFailed) as by_password:
+            await login(client, name, password)
+        with pytest.raises(AuthFailed) as by_scram:
+            await scram(client, name, password)
+        assert by_scram.value.user == by_password.value.user
+        return by_password.value.user
+
+    # An alias gives no more guesses than the name.
+    assert await whom("alice", "x") == await whom("Alice@example.org", "x")
+    assert await whom("alice", "x") == ("alice", "users.demo")
+    assert await whom("carol", "x") == ("carol", "branch.demo")
+    assert await whom("nobody", "x") is None
+    assert await whom("nobody@branch.example.org", "x") is None
+
+
 async def test_many_exchanges_share_one_stream(mail1: Running, client: DirectoryClient) -> None:
     async def one(n: int) -> str:
         name, password = (("alice", "wonderland"), ("bob", "builder"))[n % 2]

@@ -273,7 +273,9 @@ class AuthenticateResponse(_message.Message):
     """SCRAM server messages: server-first with CONTINUE, server-final with OK."""
     @_builtins.property
     def user(self) -> Global___User:
-        """With OK."""
+        """With OK. With INVALID_CREDENTIALS name and context of the user whose they are not, for those
+        who count failures; unset if there is no such user.
+        """
 
     @_builtins.property
     def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

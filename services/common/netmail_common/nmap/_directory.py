@@ -229,7 +229,8 @@ def _raise_unless_good(response: directory_pb2.AuthenticateResponse) -> None:
         case directory_pb2.AUTHENTICATE_OUTCOME_OK | directory_pb2.AUTHENTICATE_OUTCOME_CONTINUE:
             return
         case directory_pb2.AUTHENTICATE_OUTCOME_INVALID_CREDENTIALS:
-            raise AuthFailed
+            user = response.user
+            raise AuthFailed((user.name, user.context) if user.name else None)
         case directory_pb2.AUTHENTICATE_OUTCOME_MALFORMED:
             raise AuthMalformed
         case _:

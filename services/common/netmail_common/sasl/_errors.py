@@ -26,11 +26,20 @@ class AuthError(Exception):
 
 
 class AuthFailed(AuthError):
-    """Wrong password, unknown or disabled user: never said which."""
+    """Wrong password, unknown or disabled user: never said which.
+
+    Attributes:
+        user: name and context of the user whose credentials they were not, for those who count;
+            None: there is no such user, or nobody knows.
+    """
 
     smtp = (535, "5.7.8", "Authentication failed")
     imap_code = "AUTHENTICATIONFAILED"
     pop3_code = "AUTH"
+
+    def __init__(self, user: tuple[str, str] | None = None) -> None:
+        super().__init__()
+        self.user = user
 
 
 class AuthUnavailable(AuthError):

@@ -41,7 +41,7 @@ class AuthAnswer:
     """The answer to one step.
 
     Attributes:
-        user: with OK.
+        user: with OK; with INVALID_CREDENTIALS, if there is such a user, for those who count.
         data: a SCRAM message, with CONTINUE and OK.
         device: name of the device whose password it was.
     """
@@ -159,7 +159,7 @@ class Authenticator:
         try:
             prepared = prepare_password(password)
         except ValueError:
-            return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
+            return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS, user)
         if user is None:
             await self._hasher.verify(self._dummy_hash(), prepared)
             return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
@@ -167,10 +167,10 @@ class Authenticator:
         if device is not None:
             admitted = self._devices.admit(device, asker.service, asker.client_address)
             outcome = AuthOutcome.OK if admitted else AuthOutcome.INVALID_CREDENTIALS
-            return AuthAnswer(outcome, user if admitted else None, device=device.name)
+            return AuthAnswer(outcome, user, device=device.name)
         if not self._verified.has(user, prepared):
             if not await self._hasher.verify(user.credentials.password_hash, prepared):
-                return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
+                return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS, user)
             user = await self._directory.ensure_stored(user)
             user = await self._renewed(user, prepared)
             self._verified.remember(user, prepared)
@@ -198,7 +198,7 @@ class Authenticator:
         except ScramMalformed:
             return AuthAnswer(AuthOutcome.MALFORMED)
         except ScramProofWrong:
-            return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
+            return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS, under_way.user)
         if under_way.user is None:
             return AuthAnswer(AuthOutcome.INVALID_CREDENTIALS)
         return AuthAnswer(AuthOutcome.OK, under_way.user, server_final)

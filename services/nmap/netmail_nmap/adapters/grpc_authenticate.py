@@ -167,9 +167,11 @@ class AuthenticateSession:
         response = Response(
             exchange_id=exchange_id, outcome=_OUTCOMES[answer.outcome], data=answer.data
         )
-        if answer.user is not None:
+        if answer.user is not None and answer.outcome is AuthOutcome.OK:
             response.user.CopyFrom(self._user_message(answer.user))
             response.domains.extend(self._domains)
+        elif answer.user is not None:
+            response.user.name, response.user.context = answer.user.name, answer.user.context
         async with self._write_lock:
             await self._write(response)
 
