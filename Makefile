@@ -7,12 +7,18 @@ CONFIG ?= services/cli/netmail_cli/demo/demo.yaml
 KILLS ?= 20
 SECONDS_EACH ?= 30
 CLUSTER ?= ../shared/cluster/cluster
+# What builds images: docker build, podman build, buildah bud --timestamp 0.
+IMAGE_BUILD ?= docker build
+IMAGE_PREFIX ?= netmail
+IMAGE_TAG ?= dev
+IMAGE_ARGS ?=
+IMAGES := connmgr smtp pop-imap nmap cli
 
 PACKAGES := protos services/common services/connmgr services/smtp services/pop_imap services/nmap services/cli
 SOURCES := services tests bench
 EDITABLE := $(foreach p,$(PACKAGES),-e $(p))
 
-.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean
+.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean images
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/netmail run --config $(CONFIG) --state $(STATE)
@@ -74,6 +80,12 @@ proto: $(VENV)/dev.stamp
 charts:
 	@echo "charts: none yet"
 
+# The images of the agents and of the command line: $(IMAGE_PREFIX)/NAME:$(IMAGE_TAG).
+images:
+	for name in $(IMAGES); do \
+	  $(IMAGE_BUILD) $(IMAGE_ARGS) -t $(IMAGE_PREFIX)/$$name:$(IMAGE_TAG) \
+	    -f services/$$(echo $$name | tr - _)/Dockerfile . || exit 1; done
+
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
 
@@ -91,6 +103,9 @@ lock: $(VENV)/dev.stamp
 	for f in build run dev; do \
 	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	    requirements/$$f.in -o requirements/$$f.txt; done
+	for f in $(IMAGES); do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 \
+	    -c requirements/run.txt -c requirements/dev.txt requirements/images/$$f.in -o requirements/images/$$f.txt; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
