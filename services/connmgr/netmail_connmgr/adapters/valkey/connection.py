@@ -27,7 +27,6 @@ log = get_logger(__name__)
 
 Argument = bytes | str | int
 _ATTEMPTS = 4
-_FIRST_REPLY = 0
 
 
 def boot_time() -> float:
@@ -52,7 +51,7 @@ class Script:
         object.__setattr__(self, "sha", digest)
 
 
-class ScriptError(Exception):
+class ScriptError(StoreUnavailable):
     """A script refused, by an error of its own.
 
     Attributes:
@@ -69,6 +68,11 @@ class Valkey:
 
     Belongs to one event loop.
 
+    Attributes:
+        losses: grows whenever a server was lost; another may have taken its place since.
+        route: to the primaries.
+        timeout: seconds for an answer.
+
     Args:
         config: where it is and how to log in.
         clock: seconds that count while the process is stopped.
@@ -84,6 +88,7 @@ class Valkey:
         )
         self.route = _route(self._wire, config)
         self._prefixes = [f"{config.prefix}:{{{tag}}}".encode() for tag in self.route.tags]
+        self.losses = 0
         self._trouble = ""
 
     @property
@@ -114,22 +119,24 @@ class Valkey:
             replicas: that must have what it wrote before this returns.
             repeat: try again when it is not known whether it ran.
 
-        Raises: ScriptError, for an error that the script gave; StoreUnavailable.
+        Raises: StoreUnavailable; as ScriptError, for an error that the script gave.
         """
         call: Command = ("EVALSHA", script.sha, 1, self._prefixes[partition], *args)
         wait = self._wait(replicas)
         try:
             replies = await self.send(partition, [call, *wait], repeat=repeat)
-            if _code(replies[_FIRST_REPLY]) == "NOSCRIPT":
+            if _code(replies[0]) == "NOSCRIPT":
                 call = ("EVAL", script.source, 1, self._prefixes[partition], *args)
                 replies = await self.send(partition, [call, *wait], repeat=repeat)
+        except ScriptError:
+            raise
         except StoreUnavailable as error:
             self._say(str(error))
             raise
         self._say("")
         if wait and replies[-1] < replicas:
             raise StoreUnavailable(f"{replies[-1]} of {replicas} replicas have it")
-        return replies[_FIRST_REPLY]
+        return replies[0]
 
     async def send(
         self,
@@ -141,7 +148,7 @@ class Valkey:
     ) -> list[Reply]:
         """Sends commands to the partition's primary; a reply for each, in the same order.
 
-        Raises: ScriptError; StoreUnavailable.
+        Raises: StoreUnavailable; as ScriptError, for any other error.
         """
         end = self._clock() + (seconds or self.timeout)
         asking: Server | None = None
@@ -153,7 +160,7 @@ class Valkey:
             try:
                 replies = await self._wire.exchange(server, [*prefix, *commands], left)
             except WireError:
-                self.route.doubt(server)
+                self._lose(server)
                 if not repeat or attempt == _ATTEMPTS - 1 or self._clock() >= end:
                     raise
                 continue
@@ -161,15 +168,15 @@ class Valkey:
             if self._clock() > end:
                 raise StoreUnavailable("the answer came too late")
             replies = replies[len(prefix) :]
-            code = _code(replies[_FIRST_REPLY])
+            code = _code(replies[0])
             if code in ("MOVED", "ASK"):
-                other = _redirected(replies[_FIRST_REPLY], server)
+                other = _redirected(replies[0], server)
                 if code == "MOVED":
                     self.route.moved(partition, other)
                 else:
                     asking = other
             elif code in _ELSEWHERE:
-                self.route.doubt(server)
+                self._lose(server)
             else:
                 _check(replies)
                 return replies
@@ -191,6 +198,12 @@ class Valkey:
         """Closes all connections."""
         self.route.close()
         self._wire.close()
+
+    def _lose(self, server: Server) -> None:
+        """A server did not answer as a primary does."""
+        self.losses += 1
+        self._wire.forget(server)
+        self.route.look_again()
 
     def _wait(self, replicas: int) -> list[Command]:
         return [("WAIT", replicas, int(self.timeout * 500))] if replicas else []

@@ -49,8 +49,8 @@ class Route(Protocol):
         Raises: WireError.
         """
 
-    def doubt(self, server: Server) -> None:
-        """A server did not answer as a primary does: look again before the next call."""
+    def look_again(self) -> None:
+        """Finds the primaries anew before the next call: one may have been replaced unnoticed."""
 
     def moved(self, partition: int, server: Server) -> None:
         """A server named another one for a partition."""
@@ -76,7 +76,7 @@ class SingleRoute:
         """The server."""
         return self._server
 
-    def doubt(self, server: Server) -> None:
+    def look_again(self) -> None:
         """There is no other."""
 
     def moved(self, partition: int, server: Server) -> None:
@@ -96,10 +96,9 @@ class _LearntRoute:
         self._lock = asyncio.Lock()
         self._doubted = True
 
-    def doubt(self, server: Server) -> None:
-        """Looks again before the next call."""
+    def look_again(self) -> None:
+        """Asks anew before the next call, though nothing is wrong."""
         self._doubted = True
-        self._wire.forget(server)
 
     async def _look(self) -> None:
         async with self._lock:
@@ -135,14 +134,6 @@ class SentinelRoute(_LearntRoute):
         if self._primary is None:
             raise WireError("no Sentinel knows the primary")
         return self._primary
-
-    async def look_again(self) -> None:
-        """Asks though nothing is wrong: a primary that was cut off may not know it.
-
-        Raises: WireError.
-        """
-        self._doubted = True
-        await self._look()
 
     def moved(self, partition: int, server: Server) -> None:
         """It is no cluster."""

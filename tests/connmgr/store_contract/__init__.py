@@ -1,0 +1,1 @@
+"""What every store of the login table does, whichever it is."""
