@@ -282,6 +282,35 @@ async def test_what_happened_to_a_user_can_be_asked(
     assert await history(running, identity_for, ALICE, within_seconds=3600) == of_alice
 
 
+async def test_mail_that_a_replica_let_pass_is_known_by_what_the_agents_report(
+    running: Running, identity_for: IdentityFor
+) -> None:
+    async with (
+        grpc_client(running, identity_for, Role.POP_IMAP) as agent,
+        grpc_client(running, identity_for, Role.SMTP) as smtp,
+    ):
+        await agent.register_one(login("alice", V4))
+        await agent.register_one(login("bob", V4))
+        for recipients, authenticated in ((3, False), (1000, False), (4, True)):
+            await smtp.report_event(
+                pb.Event(
+                    client_address=V4,
+                    service=pb.SERVICE_SMTP,
+                    messaging_server="mail1",
+                    user=pb.UserKey(name=ALICE.name, context=ALICE.context),
+                    relay_wanted=pb.RelayWanted(
+                        recipients=recipients, messages=1, authenticated=authenticated
+                    ),
+                )
+            )
+    _, relayed, exceeded, authenticated_mail = await history(running, identity_for, ALICE)
+    assert (relayed["kind"], relayed["recipients"], relayed["way"]) == ("relay", 3, "login")
+    assert sorted(relayed["users"]) == [list(ALICE), list(BOB)]
+    assert (exceeded["kind"], exceeded["recipients"]) == ("rate", 1000)
+    assert (authenticated_mail["way"], authenticated_mail["recipients"]) == ("auth", 4)
+    assert "users" not in authenticated_mail
+
+
 async def test_pseudonyms_hide_addresses_and_answer_questions(
     certificates: Path, tmp_path: Path, identity_for: IdentityFor
 ) -> None:

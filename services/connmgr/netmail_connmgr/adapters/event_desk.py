@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import RatesConfig
+from netmail_common.connmgr.decision import MAX_NAMED_USERS
+from netmail_common.connmgr.model import UserKey
 from netmail_common.connmgr.rates import RelayWanted
 from netmail_common.logging import get_logger
 from netmail_common.networks import NetworkMap
@@ -125,10 +127,27 @@ class EventDesk:
     async def _count_mail(self, events: Sequence[pb.Event]) -> list[RateVerdict]:
         wanted = [self._wanted(event) for event in events]
         verdicts = await self._rates.admit(wanted)
-        for event, one, verdict in zip(events, wanted, verdicts, strict=True):
-            if not verdict.accepted:
+        users = await self._users_at(events) if record.is_audited() else [()] * len(events)
+        for event, one, verdict, there in zip(events, wanted, verdicts, users, strict=True):
+            if verdict.accepted:
+                record.relayed(one, event.client_address, event.messaging_server, there)
+            else:
                 await self._exceeded(event, one, verdict)
         return verdicts
+
+    async def _users_at(self, events: Sequence[pb.Event]) -> list[tuple[UserKey, ...]]:
+        """Everybody with a login where the clients are, for those that a login vouches for."""
+        asked = [index for index, one in enumerate(events) if not one.relay_wanted.authenticated]
+        networks = self._networks()
+        places = [networks.locate(events[index].client_address).place for index in asked]
+        users: list[tuple[UserKey, ...]] = [()] * len(events)
+        try:
+            found = await self._store.find(places) if places else ()
+        except StoreError:
+            return users
+        for index, logins in zip(asked, found, strict=True):
+            users[index] = tuple(login.user for login in logins.logins[:MAX_NAMED_USERS])
+        return users
 
     def _wanted(self, event: pb.Event) -> RelayWanted:
         where = self._networks().locate(event.client_address)
