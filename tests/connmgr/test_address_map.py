@@ -55,7 +55,6 @@ def login_of(known: AddressMap, user: UserKey, serial: int = 1) -> Login:
         client_address=registration.client_address,
         protocol=registration.protocol,
         messaging_server="",
-        agent="",
         session_id="",
         verified=0.0,
         expires=900.0,

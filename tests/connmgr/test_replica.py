@@ -9,6 +9,7 @@ import grpc
 import pytest
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.connmgr import ConnectionManagerClient, UserKey
+from netmail_common.networks import network_of
 from netmail_common.roles import Role
 from netmail_connmgr.domain.changes import ChangeLog
 from netmail_connmgr.domain.table import TableLimits
@@ -27,6 +28,7 @@ class Replica:
 
     clock: Clock
     instance_id: str = ""
+    clock_id: str = ""
     pending_instance: str = ""
     revision: int = 0
     complete: bool = False
@@ -37,6 +39,7 @@ class Replica:
             case "hello":
                 self.complete = message.hello.resumed
                 self.pending_instance = message.hello.instance_id
+                self.clock_id = message.hello.clock_id
                 if not message.hello.resumed:
                     self.expires.clear()
                     self.instance_id, self.revision = "", 0
@@ -44,19 +47,19 @@ class Replica:
                 self.complete = True
                 self.instance_id = self.pending_instance
             case "changes":
-                for change in message.changes.changes:
-                    self.apply(change)
+                for key in message.changes.removed:
+                    self.expires.pop(self.key(key), None)
+                for record in message.changes.records:
+                    one = pb.LoginRecord.FromString(record)
+                    self.expires[self.key(record)] = one.expires
         if self.complete:
             assert message.revision >= self.revision or message.HasField("hello")
             self.revision = max(self.revision, message.revision)
 
-    def apply(self, change: pb.LoginChange) -> None:
-        one = change.login
-        key = (one.user.name, one.network, one.grants)
-        if change.removed:
-            self.expires.pop(key, None)
-        else:
-            self.expires[key] = self.clock() + one.remaining_seconds
+    def key(self, record: bytes) -> Key:
+        one = pb.LoginRecord.FromString(record)
+        network = network_of(one.place)
+        return one.user.name, network, network == one.place
 
     def live(self) -> set[Key]:
         return {key for key, expires in self.expires.items() if expires > self.clock()}
@@ -96,7 +99,10 @@ async def catch_up(server: Server, replica: Replica, nonce: int, stub: Any) -> N
     """One stream until its first heartbeat; then it breaks."""
     call = stub.WatchLogins()
     start = pb.WatchStart(
-        mode=pb.WATCH_MODE_FULL, instance_id=replica.instance_id, revision=replica.revision
+        mode=pb.WATCH_MODE_FULL,
+        instance_id=replica.instance_id,
+        revision=replica.revision,
+        clock_id=replica.clock_id,
     )
     try:
         await call.write(pb.WatchLoginsRequest(start=start))

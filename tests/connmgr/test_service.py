@@ -361,7 +361,7 @@ async def test_logins_are_listed_by_user_and_by_address(server: Server) -> None:
     assert await listed(user=UserKey("alice", "other")) == []
 
 
-@pytest.mark.parametrize("token", ["x", "1", "1.2.3", "-1.0", "9" * 40, "1.\u0661"])
+@pytest.mark.parametrize("token", ["x", "1.2", "-1", "9" * 40, "\u0661"])
 async def test_a_page_token_that_is_none_is_an_error(server: Server, token: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await server.stub(Role.ADMIN).ListLogins(pb.ListLoginsRequest(page_token=token))

@@ -13,13 +13,13 @@ from hypothesis.stateful import (
 )
 from netmail_common.connmgr.model import (
     ANONYMOUS,
-    Login,
     LoginProtocol,
     Profile,
     Registration,
     Revocation,
     UserKey,
 )
+from netmail_common.connmgr.packed import key_end, login_key, origin_of, times_of
 from netmail_common.networks import network_of
 from netmail_connmgr.domain.changes import ChangeLog
 from netmail_connmgr.domain.marks import MARK_LIFETIME
@@ -144,7 +144,7 @@ class LoginTableMachine(RuleBasedStateMachine):
         self.table = LoginTable(TableLimits(LIFETIME, max_networks, max_logins), ChangeLog())
         self.model = Model(max_networks, max_logins)
         self.sent: list[tuple[Registration, float]] = []
-        self.replica: dict[tuple[UserKey, bytes], Login] = {}
+        self.replica: dict[bytes, bytes] = {}
         self.replica_revision = 0
         self.marks_bounded = max_logins < 10
 
@@ -164,7 +164,7 @@ class LoginTableMachine(RuleBasedStateMachine):
             place=place,
             client_address=network_of(place),
             protocol=LoginProtocol.IMAP,
-            messaging_server="",
+            messaging_server=session,
             agent="",
             session_id=f"{user}{session}",
             age=age,
@@ -179,8 +179,9 @@ class LoginTableMachine(RuleBasedStateMachine):
     def replay(self, data: st.DataObject) -> None:
         item, verified = data.draw(st.sampled_from(self.sent))
         aged = Registration(
-            item.profile, item.place, item.client_address, item.protocol, "", "",
-            item.session_id, self.now - verified, item.credential_epoch, item.renewal,
+            item.profile, item.place, item.client_address, item.protocol,
+            item.messaging_server, "", item.session_id, self.now - verified,
+            item.credential_epoch, item.renewal,
         )  # fmt: skip
         self.submit(aged)
 
@@ -227,7 +228,7 @@ class LoginTableMachine(RuleBasedStateMachine):
             for one in self.table.find(place, self.now).logins
         }
         assert found == wanted
-        assert len(self.table.snapshot(self.now)) == len(wanted)
+        assert sum(expires > self.now for expires, _ in self.times().values()) == len(wanted)
         assert len(self.table) >= len(wanted)
 
     @invariant()
@@ -238,29 +239,46 @@ class LoginTableMachine(RuleBasedStateMachine):
         ):
             assert change.revision == self.replica_revision + 1
             self.replica_revision = change.revision
-            for gone in change.removed:
-                self.replica.pop((gone.user, gone.place), None)
-            if change.login is not None:
-                self.replica[change.login.user, change.login.place] = change.login
-        live = {login for login in self.replica.values() if login.expires > self.now}
-        assert live == set(self.table.snapshot(self.now))
+            for key in change.removed:
+                del self.replica[key]
+            if change.record:
+                self.replica[change.record[: key_end(change.record)]] = change.record
+        live = {
+            record
+            for record in self.replica.values()
+            if times_of(record, key_end(record))[0] > self.now
+        }
+        assert live == {
+            record for record, (expires, _) in self.times().items() if expires > self.now
+        }
 
     @invariant()
     def indexes_agree(self) -> None:
-        by_place = {(login.user, login.place): login for login in self.table._places}
-        by_user = {
-            (user, place): login
-            for user, known in self.table.users.items()
-            for place, login in known.logins.items()
+        records = self.table._records
+        slots = list(records.slots_after(0))
+        assert len(slots) == len(records) == len(self.table._users)
+        seconds = {
+            slot: second
+            for second, bucket in records._wheel._buckets.items()
+            for slot in bucket
+            if records._wheel._due[slot] == second
         }
-        assert by_place == by_user
-        assert len(by_place) == len(self.table)
-        for (user, place), login in by_place.items():
-            assert self.table._places.get(place, user) is login
-        in_wheel = [key for bucket in self.table._expiry._buckets.values() for key in bucket]
-        assert sorted(map(str, in_wheel)) == sorted(str((p, u)) for u, p in by_place)
-        serials = [known.serial for known in self.table.users.values()]
-        assert serials == sorted(serials)
+        assert sorted(seconds) == slots
+        origins = set()
+        for slot in slots:
+            record = records[slot]
+            login = self.table.packer.unpack(record)
+            key = record[: key_end(record)]
+            assert key == login_key(login.place, login.user)
+            assert self.table.packer.pack(login) == record
+            assert records.find(key) == slot
+            assert slot in self.table._slots_of(login.user, login.place)
+            assert seconds[slot] <= int(login.expires)
+            origins.add(origin_of(record, len(key)))
+        assert origins == set(self.table.packer.origins._known)
+
+    def times(self) -> dict[bytes, tuple[float, float]]:
+        return {one: times_of(one, key_end(one)) for one in self.table.snapshot() if one}
 
 
 TestLoginTable = LoginTableMachine.TestCase

@@ -22,6 +22,8 @@ _MAX_ITEMS = 256
 _MAX_OCTETS = 1024 * 1024
 _IN_FLIGHT = 1
 """Calls of one kind at once: what waits for them gathers."""
+_CONNECTIONS_IN_FLIGHT = 64
+"""Questions about connections may have to wait for DNS, and must not make others wait."""
 
 T = TypeVar("T")
 Req = TypeVar(
@@ -68,7 +70,8 @@ class ConnectionManagerClient:
         self._networks = networks
         self._register = _gatherer(self._send_registrations)
         self._check = _gatherer(self._send_checks)
-        self._check_connection = _gatherer(self._send_connections)
+        self._check_connection = _gatherer(self._send_connections, _CONNECTIONS_IN_FLIGHT)
+        self._check_login = _gatherer(self._send_connections)
         self._report = _gatherer(self._send_events)
 
     async def register_one(
@@ -107,7 +110,9 @@ class ConnectionManagerClient:
 
         Raises: ConnectionManagerUnavailable.
         """
-        return await self._within(self._check_connection((check, time.monotonic())))
+        is_login = bool(check.typed_name) or check.HasField("user")
+        ask = self._check_login if is_login else self._check_connection
+        return await self._within(ask((check, time.monotonic())))
 
     async def report_event(self, event: connmgr_pb2.Event) -> connmgr_pb2.EventResult:
         """Reports a login or mail that is to be relayed, together with others.
@@ -239,14 +244,14 @@ class ConnectionManagerClient:
 
 
 def _gatherer(
-    call: Callable[[list[tuple[Req, float]]], Awaitable[list[Res]]],
+    call: Callable[[list[tuple[Req, float]]], Awaitable[list[Res]]], in_flight: int = _IN_FLIGHT
 ) -> Gatherer[tuple[Req, float], Res]:
     return Gatherer(
         call,
         max_items=_MAX_ITEMS,
         max_bytes=_MAX_OCTETS,
         size_of=lambda item: item[0].ByteSize(),
-        in_flight=_IN_FLIGHT,
+        in_flight=in_flight,
     )
 
 

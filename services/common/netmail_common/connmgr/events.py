@@ -11,8 +11,10 @@ from netmail_common.connmgr.model import Revocation, UserKey
 from netmail_common.networks import AddressRules, NetworkMap
 
 __all__ = [
+    "Beaten",
     "Changed",
     "Connected",
+    "Held",
     "Lost",
     "Revoked",
     "SnapshotEnded",
@@ -48,6 +50,8 @@ class Connected:
         max_users_per_network: with more users on a network its sender binding is strict; 0: not
             known.
         check_connections: every connection is to be asked about, not only suspected ones.
+        logins: in the table, about.
+        own_addresses: of the Connection Manager, 4 or 16 octets; they never grant.
     """
 
     instance_id: str
@@ -55,6 +59,8 @@ class Connected:
     resumed: bool = False
     max_users_per_network: int = 0
     check_connections: bool = False
+    logins: int = 0
+    own_addresses: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +76,29 @@ class SnapshotEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Beaten:
+    """A heartbeat has come.
+
+    Attributes:
+        logins: in the table, about.
+    """
+
+    logins: int
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
-    """Logins that are new, renewed or removed before their time."""
+    """Logins that are new, renewed or removed before their time, packed."""
 
     revision: int
-    changes: tuple[connmgr_pb2.LoginChange, ...]
+    changes: connmgr_pb2.LoginChanges
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The logins of networks that the watcher asked for; their changes follow."""
+
+    held: connmgr_pb2.HeldNetworks
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +159,7 @@ class Suspected:
     everybody: bool = False
 
 
-WatchEvent = Connected | Lost | SnapshotEnded | Changed | Revoked | Suspected
+WatchEvent = Connected | Lost | SnapshotEnded | Beaten | Changed | Held | Revoked | Suspected
 
 
 def suspected_event(message: connmgr_pb2.SuspicionChanges) -> Suspected:

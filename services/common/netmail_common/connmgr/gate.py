@@ -9,7 +9,7 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -18,13 +18,16 @@ from typing import TypeVar
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
+from netmail_common.config import RatesConfig
 from netmail_common.connmgr.client import ConnectionManagerClient, ConnectionManagerUnavailable
 from netmail_common.connmgr.events import Connected, Lost, Suspected, WatchEvent
 from netmail_common.connmgr.model import UserKey
+from netmail_common.connmgr.rates import RATE_WINDOW, RateCount, RelayWanted, rate_counts
 from netmail_common.logging import get_logger
 from netmail_common.networks import NetworkMap
+from netmail_common.sliding_windows import SlidingWindows
 
-__all__ = ["Admission", "Door", "Gate", "Visitor"]
+__all__ = ["Admission", "Door", "Gate", "RelayAnswer", "Visitor"]
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -78,6 +81,23 @@ class Admission:
 _WELCOME = Admission()
 
 
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """Whether a known sender may send so much.
+
+    Attributes:
+        rate: that is exceeded: user, network or login.
+        retry_after: seconds until he may, about.
+    """
+
+    accepted: bool = True
+    rate: str = ""
+    retry_after: float = 0.0
+
+
+_ACCEPTED = RelayAnswer()
+
+
 class Gate:
     """Asks the Connection Manager where it must be asked. Belongs to one event loop.
 
@@ -86,6 +106,7 @@ class Gate:
         networks: the map from addresses to networks.
         messaging_server: whose agent this is.
         agent: name of this process, for the log.
+        rates: of known senders; None: they have none.
         clock: seconds, monotonic.
     """
 
@@ -96,13 +117,16 @@ class Gate:
         *,
         messaging_server: str,
         agent: str,
+        rates: RatesConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._networks = networks
         self._server = messaging_server
         self._agent = agent
+        self._rates = rates
         self._clock = clock
+        self._counted_here = SlidingWindows()
         self._connected = False
         self._check_connections = False
         self._suspects = _Suspects()
@@ -178,6 +202,54 @@ class Gate:
                 _remember(self._fresh, user, until)
         return delay
 
+    async def relay(
+        self,
+        visitor: Visitor,
+        user: UserKey | None,
+        *,
+        authenticated: bool,
+        session_id: str,
+        recipients: int,
+        messages: int,
+    ) -> RelayAnswer:
+        """Counts mail of a known sender, unless it would exceed one of his rates.
+
+        Args:
+            visitor: who sends.
+            user: as whom; None: by a login without a user.
+            authenticated: by SMTP AUTH. False: by a login.
+            session_id: of the login or the session that authenticated.
+            recipients: how many more.
+            messages: how many more; 0: more recipients for one that was counted.
+        """
+        if self._rates is None:
+            return _ACCEPTED
+        where = self._networks.locate(visitor.address)
+        wanted = RelayWanted(
+            user=user,
+            network=None if where.standing.shared else where.key,
+            session_id=session_id,
+            authenticated=authenticated,
+            recipients=recipients,
+            messages=messages,
+        )
+        counts = list(rate_counts(self._rates, wanted))
+        if not counts:
+            return _ACCEPTED
+        event = self._event(visitor, user=user)
+        event.relay_wanted.CopyFrom(
+            pb.RelayWanted(
+                authenticated=authenticated,
+                recipients=recipients,
+                messages=messages,
+                session_id=session_id,
+            )
+        )
+        result = await self._ask(lambda client: client.report_event(event))
+        if result is None:
+            return self._count_here(counts)
+        return RelayAnswer(result.accepted, result.rate, float(result.retry_after_seconds))
+
     async def close(self) -> None:
         """Waits for reports that are under way."""
         await asyncio.gather(*self._reports, return_exceptions=True)
@@ -244,6 +316,19 @@ class Gate:
             login_failed=login_failed,
             login_succeeded=login_succeeded,
         )
+
+    def _count_here(self, counts: Sequence[RateCount]) -> RelayAnswer:
+        """Counts by this process alone: the Connection Manager is away."""
+        now, windows = self._clock(), self._counted_here
+        for index, one in enumerate(counts):
+            tally = windows.count(one.key, one.amount, RATE_WINDOW, now, limit=one.limit)
+            if not tally.admitted:
+                for other in counts[:index]:
+                    windows.count(other.key, -other.amount, RATE_WINDOW, now)
+                return RelayAnswer(
+                    accepted=False, rate=one.rate, retry_after=min(tally.wait, RATE_WINDOW)
+                )
+        return _ACCEPTED
 
     def _report(self, event: pb.Event) -> None:
         task = asyncio.create_task(self._ask(lambda client: client.report_event(event)))

@@ -132,7 +132,6 @@ class Login:
     client_address: bytes
     protocol: LoginProtocol
     messaging_server: str
-    agent: str
     session_id: str
     verified: float
     expires: float

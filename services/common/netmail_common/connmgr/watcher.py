@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
 
 from netmail_common.connmgr.events import (
+    Beaten,
     Changed,
     Connected,
+    Held,
     Lost,
     SnapshotEnded,
     WatchEvent,
@@ -29,6 +32,8 @@ log = get_logger(__name__)
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
+_HELD_AT_ONCE = 1000
+"""Networks in one request."""
 _READ = 1.0
 """Seconds; what lies in the buffer is read even by a watcher that comes late."""
 _HOPELESS = frozenset(
@@ -48,7 +53,8 @@ class Watcher:
     Attributes:
         fresh_at: by boot_time(); everything that the table had done then is known here. 0 until
             the first heartbeat after a snapshot.
-        sent_after: by boot_time(); what comes now was sent later than this.
+        table_ahead: seconds; the table's clock shows at most boot_time() and this. Lasts over
+            losses of the connection.
     """
 
     def __init__(
@@ -74,7 +80,22 @@ class Watcher:
         self._sent: dict[int, float] = {}
         self._complete = False
         self.fresh_at = 0.0
-        self.sent_after = 0.0
+        self.table_ahead = 0.0
+        self._started = 0.0
+        self._clock_id = ""
+        self._orders: deque[connmgr_pb2.HoldNetworks] = deque()
+        self._ordered = asyncio.Event()
+
+    def hold(self, add: Iterable[bytes], remove: Iterable[bytes]) -> None:
+        """With HELD: asks for networks, by an address of each, or lets them go.
+
+        What was asked for is forgotten with the stream.
+        """
+        for let_go in _portions(remove):
+            self._orders.append(connmgr_pb2.HoldNetworks(remove=let_go))
+        for wanted in _portions(add):
+            self._orders.append(connmgr_pb2.HoldNetworks(add=wanted))
+        self._ordered.set()
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """Gives events for ever.
@@ -107,7 +128,8 @@ class Watcher:
         call: _Call = self._stub.WatchLogins()  # type: ignore[call-arg] # requests are written
         beats = asyncio.create_task(self._beat(call))
         self._sent.clear()
-        self.sent_after = self._clock()
+        self._orders.clear()
+        self._started = self._clock()
         try:
             deadline = self._clock() + self._silence
             while True:
@@ -118,7 +140,7 @@ class Watcher:
                 assert isinstance(message, connmgr_pb2.WatchLoginsResponse)  # noqa: S101 - narrows
                 kind = message.WhichOneof("event")
                 if kind == "heartbeat":
-                    self._beaten(message.heartbeat.nonce)
+                    self._beaten(message.heartbeat)
                     self._move(message.revision)
                 # A long snapshot is a sign of life too; later only heartbeats are.
                 if kind == "heartbeat" or not self._complete:
@@ -133,23 +155,36 @@ class Watcher:
 
     async def _beat(self, call: _Call) -> None:
         start = connmgr_pb2.WatchStart(
-            mode=self._mode.value, instance_id=self._instance_id, revision=self._revision
+            mode=self._mode.value,
+            instance_id=self._instance_id,
+            revision=self._revision,
+            clock_id=self._clock_id,
         )
+        time = asyncio.get_running_loop().time
         with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
             await call.write(connmgr_pb2.WatchLoginsRequest(start=start))
+            due = time()
             while True:
-                self._nonce += 1
-                self._sent[self._nonce] = self._clock()
-                await call.write(connmgr_pb2.WatchLoginsRequest(nonce=self._nonce))
-                await asyncio.sleep(self._heartbeat)
+                if time() >= due:
+                    due = time() + self._heartbeat
+                    self._nonce += 1
+                    self._sent[self._nonce] = self._clock()
+                    await call.write(connmgr_pb2.WatchLoginsRequest(nonce=self._nonce))
+                self._ordered.clear()
+                while self._orders:
+                    order = self._orders.popleft()
+                    await call.write(connmgr_pb2.WatchLoginsRequest(hold=order))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, due - time())):
+                        await self._ordered.wait()
 
-    def _beaten(self, nonce: int) -> None:
-        sent = self._sent.get(nonce)
+    def _beaten(self, heartbeat: connmgr_pb2.Heartbeat) -> None:
+        sent = self._sent.get(heartbeat.nonce)
         if sent is None:
             return
-        for earlier in [n for n in self._sent if n <= nonce]:
+        for earlier in [n for n in self._sent if n <= heartbeat.nonce]:
             del self._sent[earlier]
-        self.sent_after = sent
+        self.table_ahead = heartbeat.table_time - sent
         if self._complete:
             self.fresh_at = sent
 
@@ -166,14 +201,19 @@ class Watcher:
                 if not hello.resumed:
                     self._instance_id, self._revision = "", 0
                     self.fresh_at = 0.0
-                self._pending = hello.instance_id
+                self._pending, self._clock_id = hello.instance_id, hello.clock_id
+                self.table_ahead = hello.table_time - self._started
                 return Connected(
                     instance_id=hello.instance_id,
                     lifetime=hello.login_lifetime_seconds,
                     resumed=hello.resumed,
                     max_users_per_network=hello.max_users_per_network,
                     check_connections=hello.check_connections,
+                    logins=hello.logins,
+                    own_addresses=tuple(hello.own_addresses),
                 )
+            case "heartbeat":
+                return Beaten(message.heartbeat.logins)
             case "snapshot_end":
                 self._complete, self._instance_id = True, self._pending
                 self._move(message.revision)
@@ -183,8 +223,16 @@ class Watcher:
                 return revoked_event(message.revocation, self._clock(), self._networks)
             case "changes":
                 self._move(message.revision)
-                return Changed(message.revision, tuple(message.changes.changes))
+                return Changed(message.revision, message.changes)
+            case "held":
+                return Held(message.held)
             case "suspicions":
                 return suspected_event(message.suspicions)
             case _:
                 return None
+
+
+def _portions(addresses: Iterable[bytes]) -> Iterator[list[bytes]]:
+    every = list(addresses)
+    for first in range(0, len(every), _HELD_AT_ONCE):
+        yield every[first : first + _HELD_AT_ONCE]

@@ -160,10 +160,8 @@ def sender_decision(decision: SenderDecision, remaining: float) -> pb.SenderDeci
     return message
 
 
-def login_message(
-    login: Login, networks: NetworkMap, now: float, *, domains: bool = True
-) -> pb.Login:
-    """A login as it stands at a time on its clock, with its server's domains or without."""
+def login_message(login: Login, networks: NetworkMap, now: float) -> pb.Login:
+    """A login as it stands at a time on its clock."""
     network = network_of(login.place)
     return pb.Login(
         user=_user(login.user),
@@ -176,7 +174,6 @@ def login_message(
         remaining_seconds=_remaining(login, now),
         grants=network == login.place,
         addresses=login.profile.addresses,
-        domains=sorted(login.profile.domains) if domains else (),
         credential_epoch=login.credential_epoch or 0,
         session_id=login.session_id,
     )

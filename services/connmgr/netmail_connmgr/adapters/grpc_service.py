@@ -2,7 +2,6 @@
 # ruff: noqa: ARG002 - the API names methods and parameters
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar
 
@@ -17,8 +16,9 @@ from netmail_connmgr.adapters import convert, metrics, record
 from netmail_connmgr.adapters.grpc_audit import AuditMethods
 from netmail_connmgr.adapters.grpc_connections import ConnectionMethods, require_admin
 from netmail_connmgr.adapters.grpc_events import EventMethods
+from netmail_connmgr.adapters.grpc_watch import WatchContext, Watchers
 from netmail_connmgr.adapters.local_desk import LocalDesk
-from netmail_connmgr.adapters.watch_stream import NonceReader, WatchStream
+from netmail_connmgr.adapters.watch_stream import WatchTerms
 from netmail_connmgr.domain.door import Candidate, NotAdmitted, check_user
 from netmail_connmgr.domain.front_desk import Enquiry, FrontDeskUnavailable
 from netmail_connmgr.domain.stall import TICK
@@ -26,11 +26,11 @@ from netmail_connmgr.domain.store import (
     BadPageToken,
     LoginFilter,
     LoginStore,
-    Position,
     RevokeOrder,
     StoreFull,
     StoreUnavailable,
 )
+from netmail_connmgr.domain.suspicions import SuspicionFeed
 from netmail_connmgr.domain.table import Outcome, Registered
 
 __all__ = ["SERVICE_NAME", "ConnectionManagerService"]
@@ -38,17 +38,11 @@ __all__ = ["SERVICE_NAME", "ConnectionManagerService"]
 SERVICE_NAME = "netmail.connmgr.v1.ConnectionManagerService"
 
 MAX_ITEMS = 1000
-MAX_WATCHERS = 1000
-_SNAPSHOTS_AT_ONCE = 2
-_WRITE_TIMEOUT = 20.0
-"""Seconds that a watcher may leave a message unread."""
-_MODES = {pb.WATCH_MODE_FULL: "full", pb.WATCH_MODE_REVOCATIONS: "revocations"}
 _PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1000
 
 log = get_logger(__name__)
 T = TypeVar("T")
-Context = grpc.aio.ServicerContext[pb.WatchLoginsRequest, pb.WatchLoginsResponse]
 
 
 class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
@@ -58,20 +52,28 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         store: of the table.
         networks: the one map from addresses to networks.
         max_users_per_network: with more the sender binding is strict.
+        check_connections: agents are to ask about every connection.
+        suspicions: whom agents are to ask about before a login; None: about nobody.
 
     Attributes:
         desk: registers and decides; for the front ends too.
     """
 
     def __init__(
-        self, store: LoginStore, networks: NetworkMap, *, max_users_per_network: int
+        self,
+        store: LoginStore,
+        networks: NetworkMap,
+        *,
+        max_users_per_network: int,
+        check_connections: bool = False,
+        suspicions: SuspicionFeed | None = None,
     ) -> None:
         self._store = store
         self._max_users = max_users_per_network
         self.desk = LocalDesk(store, networks, max_users_per_network=max_users_per_network)
-        self._watchers = 0
-        self._snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
-        self._draining = asyncio.Event()
+        self._check_connections = check_connections
+        self._suspicions = suspicions
+        self._watchers = Watchers(store, self._terms)
 
     @property
     def instance_id(self) -> str:
@@ -79,8 +81,9 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         return self._store.instance_id
 
     def use(self, networks: NetworkMap) -> None:
-        """Judges addresses by another map from now on."""
+        """Judges addresses by another map from now on; so must those who hold replicas."""
         self.desk.networks = networks
+        self._watchers.begin_anew()
 
     async def watch_stalls(self) -> None:
         """Notices when the process stands still, until cancelled."""
@@ -92,7 +95,7 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
 
     def drain(self) -> None:
         """Ends the streams of watchers; they come back elsewhere, or to the next process."""
-        self._draining.set()
+        self._watchers.end_all()
 
     async def RegisterLogin(
         self, request: pb.RegisterLoginRequest, context: object
@@ -182,90 +185,31 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
             raise _invalid("BAD_PAGE_TOKEN", "the page token is none of ours") from None
         return pb.ListLoginsResponse(
             logins=[
-                convert.login_message(one, self.desk.networks, page.now, domains=False)
-                for one in page.logins
+                convert.login_message(one, self.desk.networks, page.now) for one in page.logins
             ],
             next_page_token=page.next_token,
         )
 
     async def WatchLogins(  # type: ignore[override] # it writes to the context instead of yielding
-        self, request_iterator: AsyncIterator[pb.WatchLoginsRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.WatchLoginsRequest], context: WatchContext
     ) -> None:
         """Streams the table's instance id, changes and revocations."""
-        start = await _read_start(request_iterator)
-        if self._watchers >= MAX_WATCHERS:
-            raise RpcError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", "try again later"
-            )
-        gauge = metrics.WATCHERS.labels(_MODES[start.mode])
-        self._watchers += 1
-        gauge.inc()
-        try:
-            await self._watch(start, request_iterator, context)
-        finally:
-            self._watchers -= 1
-            gauge.dec()
+        await self._watchers.serve(request_iterator, context)
 
-    async def _watch(
-        self, start: pb.WatchStart, requests: AsyncIterator[pb.WatchLoginsRequest], context: Context
-    ) -> None:
-        wake = asyncio.Event()
-        full = start.mode == pb.WATCH_MODE_FULL
-        position = Position(start.instance_id, start.revision)
-        async with self._store.watch(position, revocations_only=not full, wake=wake) as feed:
-            stream = WatchStream(
-                self._store,
-                feed,
-                self.desk.networks,
-                full=full,
-                snapshots=self._snapshots,
-                max_users=self._max_users,
-            )
-            reader = NonceReader(requests, wake)
-            helpers = [
-                asyncio.create_task(reader.run()),
-                asyncio.create_task(self._end_when_draining(reader)),
-            ]
-            try:
-                async with contextlib.aclosing(stream.messages(reader, wake)) as messages:
-                    async for message in messages:
-                        async with asyncio.timeout(_WRITE_TIMEOUT):
-                            await context.write(message)
-            except TimeoutError:
-                metrics.WATCHERS_CUT_OFF.inc()
-                raise RpcError(
-                    grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", "messages were not read"
-                ) from None
-            finally:
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
-
-    async def _end_when_draining(self, reader: NonceReader) -> None:
-        await self._draining.wait()
-        reader.end()
+    def _terms(self) -> WatchTerms:
+        """What a watcher is told that begins now."""
+        return WatchTerms(
+            networks=self.desk.networks,
+            max_users=self._max_users,
+            check_connections=self._check_connections,
+            suspicions=self._suspicions,
+        )
 
     def _locate(self, address: bytes) -> Located:
         try:
             return self.desk.networks.locate(address)
         except ValueError:
             raise _bad_address() from None
-
-
-async def _read_start(requests: AsyncIterator[pb.WatchLoginsRequest]) -> pb.WatchStart:
-    async for request in requests:
-        if request.WhichOneof("request") != "start":
-            break
-        if request.start.mode == pb.WATCH_MODE_HELD:
-            raise RpcError(
-                grpc.StatusCode.UNIMPLEMENTED,
-                "WATCH_MODE_NOT_SUPPORTED",
-                "this Connection Manager knows the modes REVOCATIONS and FULL",
-            )
-        if request.start.mode not in _MODES:
-            break
-        return request.start
-    raise _invalid("NO_START", "a watcher's first message is start, with a mode")
 
 
 async def _ask(call: Awaitable[T]) -> T:

@@ -4,12 +4,11 @@ Its revocations may be kept in a journal: those must outlive the process.
 """
 
 import asyncio
-import bisect
 import contextlib
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from netmail_common.connmgr.model import Login, Registration, Revocation
 from netmail_common.logging import get_logger
@@ -28,7 +27,7 @@ from netmail_connmgr.domain.store import (
     StoreFull,
     StoreUnavailable,
 )
-from netmail_connmgr.domain.table import Found, LoginTable, Registered, TableLimits, UserLogins
+from netmail_connmgr.domain.table import Found, LoginTable, Registered, TableLimits
 
 __all__ = ["MemoryStore", "boot_time"]
 
@@ -59,8 +58,10 @@ class MemoryStore:
         journal: MarkJournal | None = None,
     ) -> None:
         self.instance_id = secrets.token_hex(16)
+        self.clock_id = self.instance_id
         self.login_lifetime = limits.login_lifetime
         self._table = LoginTable(limits, changes or ChangeLog())
+        self.packer = self._table.packer
         self._clock = clock
         self._watchers: set[asyncio.Event] = set()
         self._journal = journal
@@ -113,21 +114,21 @@ class MemoryStore:
         return len(gone)
 
     async def list_logins(self, which: LoginFilter, limit: int, token: str) -> LoginPage:
-        """A page of live logins, in the order of their users' and their own serials.
+        """A page of live logins, in the order of their numbers in the table.
 
         Raises: BadPageToken.
         """
         now = self._clock()
-        after = _parse_token(token)
+        last = _parse_token(token)
         page: list[Login] = []
-        last = after
-        for serial, login in self._logins_after(which, after):
-            if login.expires <= now or not _matches(login, which):
+        for number in self._table.numbered(last, which.user, which.network):
+            login = self._table.login(number)
+            if login is None or login.expires <= now or not _matches(login, which):
                 continue
             if len(page) == limit:
-                return LoginPage(now, tuple(page), f"{last[0]}.{last[1]}")
+                return LoginPage(now, tuple(page), str(last))
             page.append(login)
-            last = (serial, login.serial)
+            last = number
         return LoginPage(now, tuple(page), "")
 
     async def size(self) -> int:
@@ -156,23 +157,6 @@ class MemoryStore:
             for wake in self._watchers:
                 wake.set()
 
-    def _logins_after(
-        self, which: LoginFilter, after: tuple[int, int]
-    ) -> Iterator[tuple[int, Login]]:
-        """Logins behind a position, each with its user's serial, found as they are asked for."""
-        if which.user is not None:
-            known = self._table.users.get(which.user)
-            users = [known] if known is not None else []
-        elif which.network is not None:
-            serial = {login.user: 0 for login in self._table.logins_in(which.network)}
-            users = sorted((self._table.users[user] for user in serial), key=_serial)
-        else:
-            users = list(self._table.users.values())
-        for user in users[bisect.bisect_left(users, after[0], key=_serial) :]:
-            for login in user.logins.values():
-                if (user.serial, login.serial) > after:
-                    yield user.serial, login
-
 
 class MemoryFeed:
     """A position in the table's change log."""
@@ -191,15 +175,15 @@ class MemoryFeed:
         self.position = position.revision if position is not None else 0
         self.resumed = position is not None and self._is_kept()
 
-    async def snapshot(self) -> Snapshot:
-        """The table to begin with; moves the position."""
+    async def snapshot(self, *, logins: bool) -> Snapshot:
+        """The table to begin with, with its logins or without; moves the position."""
         now = self._clock()
         self.position = self._table.changes.revision
         return Snapshot(
             now=now,
             revision=self.position,
             revocations=tuple(self._table.marks.binding(now)),
-            logins=() if self._revocations_only else self._table.snapshot(now),
+            records=self._table.snapshot() if logins else (),
         )
 
     async def take(self, limit: int) -> list[Change]:
@@ -222,20 +206,15 @@ class MemoryFeed:
         return True
 
 
-def _serial(user: UserLogins) -> int:
-    return user.serial
-
-
 def _matches(login: Login, which: LoginFilter) -> bool:
     if which.user is not None and login.user != which.user:
         return False
     return which.network is None or network_of(login.place) == which.network
 
 
-def _parse_token(token: str) -> tuple[int, int]:
+def _parse_token(token: str) -> int:
     if not token:
-        return (0, 0)
-    match = re.fullmatch(r"([0-9]{1,18})\.([0-9]{1,18})", token)
-    if match is None:
+        return 0
+    if re.fullmatch(r"[0-9]{1,10}", token) is None:
         raise BadPageToken
-    return int(match[1]), int(match[2])
+    return int(token)

@@ -2,56 +2,45 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.connmgr.model import Login
 from netmail_common.grpc_errors import RpcError
 from netmail_common.networks import NetworkMap
 
-from netmail_connmgr.adapters.convert import login_message, revocation_message
+from netmail_connmgr.adapters.convert import revocation_message
+from netmail_connmgr.adapters.suspicion_messages import suspicion_changes
+from netmail_connmgr.adapters.watch_batches import BATCH, BATCH_OCTETS, Batcher
+from netmail_connmgr.adapters.watch_requests import WatchRequests
 from netmail_connmgr.domain.changes import Change, MissedChanges
 from netmail_connmgr.domain.store import Feed, LoginStore, Snapshot
+from netmail_connmgr.domain.suspicions import SuspicionFeed, SuspicionReader
 
-__all__ = ["NonceReader", "WatchStream"]
+__all__ = ["WatchStream", "WatchTerms"]
 
-BATCH = 500
-"""Changes in one message."""
-BATCH_OCTETS = 1024 * 1024
-"""Octets of one message, about."""
 SNAPSHOT_TIMEOUT = 60.0
 """Seconds that a watcher may take to read a snapshot: few are made at once, and others wait."""
+MAX_AT_PLACE = 1000
+"""Logins from one network with which it is not held: a replica does not decide about it."""
 
 
-class NonceReader:
-    """Keeps the newest nonce that a watcher has sent; wakes the stream for it."""
+@dataclass(frozen=True, slots=True)
+class WatchTerms:
+    """What a watcher is told besides the table.
 
-    def __init__(self, requests: AsyncIterator[pb.WatchLoginsRequest], wake: asyncio.Event) -> None:
-        self._requests = requests
-        self._wake = wake
-        self.nonce: int | None = None
-        self.ended = False
+    Attributes:
+        networks: for the networks that it wants to hold.
+        max_users: on one network, for the hello.
+        check_connections: for the hello.
+        suspicions: whom to ask about; None: nobody is ever suspected.
+    """
 
-    async def run(self) -> None:
-        """Reads until the watcher has said its last."""
-        try:
-            async for request in self._requests:
-                if request.WhichOneof("request") == "nonce":
-                    self.nonce = request.nonce
-                    self._wake.set()
-        finally:
-            self.end()
-
-    def end(self) -> None:
-        """Ends the stream after what is due."""
-        self.ended = True
-        self._wake.set()
-
-    def take(self) -> int | None:
-        """The nonce to return, once."""
-        nonce, self.nonce = self.nonce, None
-        return nonce
+    networks: NetworkMap
+    max_users: int = 0
+    check_connections: bool = False
+    suspicions: SuspicionFeed | None = None
 
 
 class WatchStream:
@@ -60,74 +49,97 @@ class WatchStream:
     Args:
         store: of the table.
         feed: the watcher's position in it.
-        full: False: revocations only.
+        mode: REVOCATIONS, FULL or HELD.
         snapshots: how many snapshots may be made at once.
-        max_users: on one network, for the hello.
+        terms: the rest.
     """
 
     def __init__(
         self,
         store: LoginStore,
         feed: Feed,
-        networks: NetworkMap,
         *,
-        full: bool,
+        mode: "pb.WatchMode.ValueType",
         snapshots: asyncio.Semaphore,
-        max_users: int = 0,
+        terms: WatchTerms,
     ) -> None:
         self._store = store
         self._feed = feed
-        self._networks = networks
-        self._full = full
+        self._mode = mode
         self._snapshots = snapshots
-        self._max_users = max_users
+        self._terms = terms
+        self._held: set[bytes] = set()
+        """Places whose changes are sent, with HELD."""
+        self._batcher = Batcher(store.packer.origins, self._held if self._holds else None)
+
+    @property
+    def _holds(self) -> bool:
+        return self._mode == pb.WATCH_MODE_HELD
+
+    @property
+    def _full(self) -> bool:
+        return self._mode == pb.WATCH_MODE_FULL
 
     async def messages(
-        self, reader: NonceReader, wake: asyncio.Event
+        self, requests: WatchRequests, wake: asyncio.Event
     ) -> AsyncGenerator[pb.WatchLoginsResponse, None]:
         """Gives messages until the watcher goes.
 
-        Raises: RpcError, ABORTED with WATCHER_TOO_SLOW.
+        Raises: RpcError, ABORTED with WATCHER_TOO_SLOW, or whatever is wrong with a request.
         """
-        yield pb.WatchLoginsResponse(
-            hello=pb.WatchHello(
-                instance_id=self._store.instance_id,
-                login_lifetime_seconds=int(self._store.login_lifetime),
-                resumed=self._feed.resumed,
-                max_users_per_network=self._max_users,
-            )
-        )
-        if not self._feed.resumed:
-            # Revocations alone are few: nobody has to wait for them.
-            async with self._snapshots if self._full else contextlib.nullcontext():
-                snapshot = await self._feed.snapshot()
-                for message in self._snapshot(snapshot):
-                    if self._store.now() - snapshot.now > SNAPSHOT_TIMEOUT:
-                        raise _too_slow("the snapshot took too long")
+        feed = self._terms.suspicions
+        with feed.watch(wake) if feed is not None else contextlib.nullcontext() as suspicions:
+            yield await self._hello()
+            if not self._feed.resumed:
+                # Revocations alone are few: nobody has to wait for them.
+                async with self._snapshots if self._full else contextlib.nullcontext():
+                    snapshot = await self._feed.snapshot(logins=self._full)
+                    for message in self._snapshot(snapshot):
+                        if self._store.now() - snapshot.now > SNAPSHOT_TIMEOUT:
+                            raise _too_slow("the snapshot took too long")
+                        yield message
+            while not requests.ended:
+                wake.clear()
+                # The nonce first: its heartbeat must follow whatever had happened when it came.
+                nonce, holds = requests.take()
+                async for message in self._changes():
                     yield message
-        while not reader.ended:
-            wake.clear()
-            # The nonce first: its heartbeat must follow whatever had happened when it came.
-            nonce = reader.take()
-            async for message in self._changes():
-                yield message
-            if nonce is not None:
-                beat = pb.Heartbeat(nonce=nonce)
-                yield pb.WatchLoginsResponse(heartbeat=beat, revision=self._feed.position)
-            await wake.wait()
+                for message in _suspicions(suspicions, self._terms.networks):
+                    yield message
+                for hold in holds:
+                    async for message in self._hold(hold):
+                        yield message
+                if nonce is not None:
+                    yield await self._heartbeat(nonce)
+                await wake.wait()
+
+    async def _hello(self) -> pb.WatchLoginsResponse:
+        hello = pb.WatchHello(
+            instance_id=self._store.instance_id,
+            login_lifetime_seconds=int(self._store.login_lifetime),
+            resumed=self._feed.resumed,
+            check_connections=self._terms.check_connections,
+            max_users_per_network=self._terms.max_users,
+            logins=await self._store.size(),
+            clock_id=self._store.clock_id,
+            table_time=self._store.now(),
+            own_addresses=[one.packed for one in self._terms.networks.rules.own_addresses],
+        )
+        return pb.WatchLoginsResponse(hello=hello)
+
+    async def _heartbeat(self, nonce: int) -> pb.WatchLoginsResponse:
+        position, logins = self._feed.position, await self._store.size()
+        beat = pb.Heartbeat(nonce=nonce, table_time=self._store.now(), logins=logins)
+        return pb.WatchLoginsResponse(heartbeat=beat, revision=position)
 
     def _snapshot(self, snapshot: Snapshot) -> Iterator[pb.WatchLoginsResponse]:
         for revocation in snapshot.revocations:
             now = self._store.now()
             yield pb.WatchLoginsResponse(revocation=revocation_message(revocation, now))
-        yield from _batches((0, change) for change in self._live(snapshot.logins))
+        for first in range(0, len(snapshot.records), BATCH):
+            some = snapshot.records[first : first + BATCH]
+            yield from self._batcher.snapshot(some, self._store.now())
         yield pb.WatchLoginsResponse(snapshot_end=pb.SnapshotEnd(), revision=snapshot.revision)
-
-    def _live(self, logins: Iterable[Login]) -> Iterator[pb.LoginChange]:
-        for login in logins:
-            now = self._store.now()
-            if login.expires > now:
-                yield from self._login_changes([login], now)
 
     async def _changes(self) -> AsyncIterator[pb.WatchLoginsResponse]:
         while True:
@@ -142,51 +154,76 @@ class WatchStream:
 
     def _messages_for(self, changes: Sequence[Change]) -> Iterator[pb.WatchLoginsResponse]:
         now = self._store.now()
-        gathered: list[tuple[int, pb.LoginChange]] = []
+        with_records = self._full or self._holds
         for change in changes:
             if change.revocation is not None:
-                yield from _batches(gathered)
-                gathered = []
-                follows = self._full and change.removed
+                yield from self._batcher.flush()
+                follows = with_records and change.removed
                 yield pb.WatchLoginsResponse(
                     revocation=revocation_message(change.revocation, now),
                     # Whoever resumes between the two must get both.
                     revision=change.revision - 1 if follows else change.revision,
                 )
-            if self._full:
-                revision = change.revision
-                for one in self._login_changes(change.removed, now, removed=True):
-                    gathered.append((revision, one))
-                for one in self._login_changes([change.login] if change.login else [], now):
-                    gathered.append((revision, one))
-        yield from _batches(gathered)
+            if with_records:
+                yield from self._batcher.add(change)
+        yield from self._batcher.flush()
 
-    def _login_changes(
-        self, logins: Iterable[Login], now: float, *, removed: bool = False
-    ) -> Iterator[pb.LoginChange]:
-        for login in logins:
-            yield pb.LoginChange(login=login_message(login, self._networks, now), removed=removed)
+    async def _hold(self, hold: pb.HoldNetworks) -> AsyncIterator[pb.WatchLoginsResponse]:
+        """Sends the logins of networks, whose changes follow from now on.
+
+        Logins that are newer than the feed's position do no harm: the changes lead to them again.
+        """
+        places = [self._place(address) for address in hold.add]
+        self._held.difference_update(self._place(address) for address in hold.remove)
+        self._held.update(places)
+        found = await self._store.find(places)
+        answer = pb.HeldNetworks()
+        octets = 0
+        for address, place, at_place in zip(hold.add, places, found, strict=True):
+            records = [self._store.packer.pack(login) for login in at_place.logins[:MAX_AT_PLACE]]
+            size = sum(map(len, records))
+            if len(at_place.logins) > MAX_AT_PLACE or size > BATCH_OCTETS:
+                self._held.discard(place)
+                answer.refused.append(address)
+                continue
+            if octets + size > BATCH_OCTETS:
+                yield self._held_message(answer)
+                answer, octets = pb.HeldNetworks(), 0
+            answer.addresses.append(address)
+            answer.records.extend(records)
+            octets += size
+        yield self._held_message(answer)
+
+    def _held_message(self, answer: pb.HeldNetworks) -> pb.WatchLoginsResponse:
+        answer.origins.extend(self._batcher.new_origins())
+        return pb.WatchLoginsResponse(held=answer, revision=self._feed.position)
+
+    def _place(self, address: bytes) -> bytes:
+        try:
+            return self._terms.networks.locate(address).place
+        except ValueError:
+            raise _bad_address() from None
+
+
+def _suspicions(
+    reader: SuspicionReader | None, networks: NetworkMap
+) -> Iterator[pb.WatchLoginsResponse]:
+    while reader is not None:
+        try:
+            step = reader.take()
+        except MissedChanges:
+            raise _too_slow("suspicions were missed; start anew") from None
+        if step is None:
+            return
+        message = suspicion_changes(step, networks.rules.ipv6_prefix)
+        yield pb.WatchLoginsResponse(suspicions=message)
 
 
 def _too_slow(message: str) -> RpcError:
     return RpcError(grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", message)
 
 
-def _batches(
-    changes: Iterable[tuple[int, pb.LoginChange]],
-) -> Iterator[pb.WatchLoginsResponse]:
-    """Messages of bounded size; each says up to which revision everything was sent."""
-    batch: list[pb.LoginChange] = []
-    octets = last = 0
-    for revision, change in changes:
-        size = change.ByteSize()
-        if batch and (len(batch) == BATCH or octets + size > BATCH_OCTETS):
-            # A revision that goes on in the next message was not sent yet.
-            sent = max(last - 1, 0) if revision == last else last
-            yield pb.WatchLoginsResponse(changes=pb.LoginChanges(changes=batch), revision=sent)
-            batch, octets = [], 0
-        batch.append(change)
-        octets += size
-        last = revision
-    if batch:
-        yield pb.WatchLoginsResponse(changes=pb.LoginChanges(changes=batch), revision=last)
+def _bad_address() -> RpcError:
+    return RpcError(
+        grpc.StatusCode.INVALID_ARGUMENT, "BAD_ADDRESS", "an address has 4 or 16 octets"
+    )

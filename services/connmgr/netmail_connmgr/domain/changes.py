@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from netmail_common.connmgr.model import Login, Revocation
+from netmail_common.connmgr.model import Revocation
 
 __all__ = ["Change", "ChangeLog", "MissedChanges", "RevisionLog"]
 
@@ -20,14 +20,14 @@ class Change:
 
     Attributes:
         revision: of the table after it; grows by one with each change.
-        login: a login as it is now; unset for a revocation.
-        removed: logins that ended before their time.
+        record: a login as it is now, packed; empty for a revocation.
+        removed: logins that ended before their time, by their keys (packed.login_key).
         revocation: what ended them, if it was one.
     """
 
     revision: int
-    login: Login | None = None
-    removed: tuple[Login, ...] = ()
+    record: bytes = b""
+    removed: tuple[bytes, ...] = ()
     revocation: Revocation | None = None
 
 
@@ -81,12 +81,12 @@ class ChangeLog:
         self._all = RevisionLog[Change](capacity)
         self._revocations = RevisionLog[Change](revocation_capacity)
 
-    def changed(self, login: Login, removed: tuple[Login, ...] = ()) -> None:
+    def changed(self, record: bytes, removed: tuple[bytes, ...] = ()) -> None:
         """A login is new or was renewed; others may have gone for it."""
         self.revision += 1
-        self._all.append(self.revision, Change(self.revision, login=login, removed=removed))
+        self._all.append(self.revision, Change(self.revision, record, removed))
 
-    def revoked(self, revocation: Revocation, removed: tuple[Login, ...]) -> None:
+    def revoked(self, revocation: Revocation, removed: tuple[bytes, ...]) -> None:
         """A revocation ended logins."""
         self.revision += 1
         change = Change(self.revision, removed=removed, revocation=revocation)

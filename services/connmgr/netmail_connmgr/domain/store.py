@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from netmail_common.connmgr.model import Login, Registration, Revocation, UserKey
+from netmail_common.connmgr.packed import LoginPacker
 
 from netmail_connmgr.domain.changes import Change
 from netmail_connmgr.domain.table import Found, Registered
@@ -85,12 +86,16 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The table at the feed's revision: what still binds, and the live logins if asked for."""
+    """The table at the feed's revision: what still binds, and the logins if asked for.
+
+    Attributes:
+        records: packed logins; empty ones, and such that are over, may be among them.
+    """
 
     now: float
     revision: int
     revocations: tuple[Revocation, ...]
-    logins: Sequence[Login]
+    records: Sequence[bytes]
 
 
 class Feed(Protocol):
@@ -101,8 +106,8 @@ class Feed(Protocol):
     position: int
     """Everything up to this revision was given."""
 
-    async def snapshot(self) -> Snapshot:
-        """The table to begin with; moves the position."""
+    async def snapshot(self, *, logins: bool) -> Snapshot:
+        """The table to begin with, with its logins or without; moves the position."""
 
     async def take(self, limit: int) -> list[Change]:
         """Changes behind the position, at most LIMIT; moves it. Empty: nothing new.
@@ -116,6 +121,11 @@ class LoginStore(Protocol):
 
     instance_id: str
     """Another one after the table has lost its memory."""
+    clock_id: str
+    """Whose clock the times of its records are on. A watcher that has times of another one does
+    not resume."""
+    packer: LoginPacker
+    """Of the records that its feeds give."""
     login_lifetime: float
 
     def now(self) -> float:

@@ -1,28 +1,39 @@
 """The login table: who logged in from which network, and until when that counts.
 
 Pure: time comes in with each call, in seconds on one clock that never goes back. No call looks at
-logins that it has nothing to do with.
+logins that it has nothing to do with. Logins are kept packed (netmail_common.connmgr.packed) and
+unpacked when somebody asks for them.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from netmail_common.connmgr.chains import Chains
 from netmail_common.connmgr.model import (
     ANONYMOUS,
     Login,
-    Profile,
     Registration,
     Revocation,
     UserKey,
 )
+from netmail_common.connmgr.packed import (
+    LoginPacker,
+    key_end,
+    login_key,
+    origin_of,
+    place_of,
+    prolonged,
+    times_of,
+    user_part,
+)
+from netmail_common.connmgr.records import LoginRecords
 from netmail_common.networks import network_of
 
 from netmail_connmgr.domain.changes import ChangeLog
-from netmail_connmgr.domain.expiry import ExpiryWheel
 from netmail_connmgr.domain.marks import RevocationMarks
-from netmail_connmgr.domain.places import Places
 
-__all__ = ["Found", "LoginTable", "Outcome", "Registered", "TableLimits", "UserLogins"]
+__all__ = ["Found", "LoginTable", "Outcome", "Registered", "TableLimits"]
 
 _DROP_AT_ONCE = 256
 """Expired logins that one call cleans up; a crowd that ends at once must not stop the rest."""
@@ -78,31 +89,25 @@ class Found:
     expired: bool = False
 
 
-@dataclass(slots=True)
-class UserLogins:
-    """A user's logins by place, in the order in which they were made."""
-
-    serial: int
-    profile: Profile
-    logins: dict[bytes, Login] = field(default_factory=dict)
-
-
 class LoginTable:
-    """Logins by (place, user), each with its own expiry."""
+    """Logins by (place, user), each with its own expiry.
+
+    Attributes:
+        packer: of its records.
+    """
 
     def __init__(self, limits: TableLimits, changes: ChangeLog) -> None:
         self.limits = limits
         self.changes = changes
         self.marks = RevocationMarks(max_marks=limits.max_logins)
-        self.users: dict[UserKey, UserLogins] = {}  # by growing serial
-        self._places = Places()
-        self._expiry = ExpiryWheel[tuple[bytes, UserKey]]()
+        self.packer = LoginPacker()
+        self._records = LoginRecords()
+        self._users = Chains()
         self._expired: dict[bytes, float] = {}  # place -> when, oldest first
-        self._size = 0
         self._serial = 0
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._records)
 
     def register(self, registration: Registration, now: float) -> Registered:
         """Adds a login or renews it. Doing it again changes nothing."""
@@ -115,21 +120,21 @@ class LoginTable:
         expires = (now if registration.renewal else verified) + self.limits.login_lifetime
         if expires <= now:
             return Registered(Outcome.EXPIRED)
-        earlier = self._live(place, user, now)
-        if earlier is None and not self._make_room(now):
+        key = login_key(place, user)
+        slot = self._live(key, user, now)
+        if not slot and not self._make_room(now):
             return Registered(Outcome.TABLE_FULL)
-        login = self._merge(earlier, registration, verified, expires)
-        if login is not earlier:
-            gone = self._evict(user) if earlier is None else ()
-            self._put(login)
-            self.changes.changed(login, gone)
+        if slot:
+            expires = self._renew(slot, registration, verified, expires)
+        else:
+            self._add(key, self._new_login(registration, verified, expires))
         outcome = Outcome.REGISTERED if network_of(place) == place else Outcome.SHARED_NETWORK
-        return Registered(outcome, login.expires - now, renewed=earlier is not None)
+        return Registered(outcome, expires - now, renewed=bool(slot))
 
     def find(self, place: bytes, now: float) -> Found:
         """The live logins of a place."""
         self.drop_expired(now)
-        logins = self._places.at(place)
+        logins = self.logins_at(place)
         live = tuple(login for login in logins if login.expires > now)
         if live:
             return Found(now, live)
@@ -144,141 +149,183 @@ class LoginTable:
         """
         self.drop_expired(revocation.made)
         self.marks.add(revocation)
-        gone = tuple(
-            login
-            for login in self._candidates(revocation)
+        gone: list[Login] = []
+        keys: list[bytes] = []
+        for slot in self._candidates(revocation):
+            record = self._records[slot]
+            login = self.packer.unpack(record)
             if revocation.covers(
                 login.user, network_of(login.place), login.verified, login.credential_epoch
-            )
-        )
-        for login in gone:
-            self._remove(login)
-        self.changes.revoked(revocation, gone)
+            ):
+                gone.append(login)
+                keys.append(record[: key_end(record)])
+                self._remove(slot)
+        self.changes.revoked(revocation, tuple(keys))
         return tuple(login for login in gone if login.expires > revocation.made)
 
-    def snapshot(self, now: float) -> list[Login]:
-        """All live logins, as of the change log's revision."""
-        return [
-            login
-            for user in self.users.values()
-            for login in user.logins.values()
-            if login.expires > now
-        ]
+    def snapshot(self) -> list[bytes]:
+        """The records of all logins, as of the change log's revision.
 
-    def logins_in(self, network: bytes) -> list[Login]:
-        """Logins from a network, whether they grant or not, expired ones maybe among them."""
-        return [login for place in (network, network + b"-") for login in self._places.at(place)]
+        Empty ones and those of logins that have expired may be among them.
+        """
+        return self._records.all()
+
+    def logins_at(self, place: bytes) -> list[Login]:
+        """Logins of a place, expired ones maybe among them."""
+        return [self.packer.unpack(self._records[slot]) for slot in self._records.at(place)]
+
+    def numbered(self, after: int, user: UserKey | None, network: bytes | None) -> Iterator[int]:
+        """Numbers of logins behind a number, growing, each found when it is asked for.
+
+        A login keeps its number.
+
+        Args:
+            after: 0: all.
+            user: only of this user.
+            network: Located.key; only from there.
+        """
+        if user is not None:
+            return iter(sorted(slot for slot in self._slots_of(user) if slot > after))
+        if network is not None:
+            return iter(sorted(slot for slot in self._slots_in(network) if slot > after))
+        return self._records.slots_after(after)
+
+    def login(self, number: int) -> Login | None:
+        """The login of a number; None if it has gone."""
+        record = self._records[number]
+        return self.packer.unpack(record) if record else None
 
     def drop_expired(self, now: float, limit: int = _DROP_AT_ONCE) -> int:
-        """Cleans up what is over, at most LIMIT logins; how many it were."""
-        due = self._expiry.due(now, limit)
-        for (place, user), _ in due:
-            login = self.users[user].logins[place]
-            self._remove(login)
-            if place not in self._places:
-                self._remember_expired(place, login.expires)
-        return len(due)
+        """Cleans up what is over; how many logins were looked at, at most LIMIT."""
+        over, looked = self._records.expired(now, limit)
+        for slot in over:
+            record = self._remove(slot)
+            place = place_of(record)
+            if not self._records.at(place):
+                self._remember_expired(place, times_of(record, key_end(record))[0])
+        return looked
 
-    def _live(self, place: bytes, user: UserKey, now: float) -> Login | None:
-        login = self._places.get(place, user)
-        if login is not None and login.expires <= now:
-            self._remove(login)
-            return None
-        return login
+    def _live(self, key: bytes, user: UserKey, now: float) -> int:
+        """The slot of a live login; 0: there is none, and none that is over."""
+        for slot in self._slots_of(user, place_of(key)):
+            record = self._records[slot]
+            if record.startswith(key):
+                if times_of(record, len(key))[0] > now:
+                    return slot
+                self._remove(slot)
+        return 0
+
+    def _slots_of(self, user: UserKey, place: bytes = b"") -> list[int]:
+        """The user's slots; of ANONYMOUS, who may have any number, those of a place."""
+        part = user_part(user)
+        return [
+            slot
+            for slot in self._users.find(_user_index(user, place))
+            if self._records[slot].startswith(part, 2 + self._records[slot][1])
+        ]
+
+    def _slots_in(self, network: bytes) -> list[int]:
+        """Logins from a network, whether they grant or not."""
+        return [slot for place in (network, network + b"-") for slot in self._records.at(place)]
 
     def _make_room(self, now: float) -> bool:
-        while self._size >= self.limits.max_logins:
+        while len(self) >= self.limits.max_logins:
             if not self.drop_expired(now):
                 return False
         return True
 
-    def _evict(self, user: UserKey) -> tuple[Login, ...]:
-        """Takes away the oldest login of a user who comes from too many networks."""
-        known = self.users.get(user)
-        limit = self.limits.max_networks_per_user
-        if known is None or user == ANONYMOUS or len(known.logins) < limit:
+    def _evict(self, user: UserKey) -> tuple[bytes, ...]:
+        """Takes away the oldest login of a user who comes from too many networks; its key."""
+        if user == ANONYMOUS:
             return ()
-        oldest = min(known.logins.values(), key=lambda login: (login.expires, login.serial))
-        self._remove(oldest)
-        return (oldest,)
+        slots = self._slots_of(user)
+        if len(slots) < self.limits.max_networks_per_user:
+            return ()
+        logins = {slot: self.packer.unpack(self._records[slot]) for slot in slots}
+        oldest = min(slots, key=lambda slot: (logins[slot].expires, logins[slot].serial))
+        record = self._remove(oldest)
+        return (record[: key_end(record)],)
 
-    def _merge(
-        self, earlier: Login | None, registration: Registration, verified: float, expires: float
-    ) -> Login:
-        """The login as the registration leaves it; EARLIER itself if it says nothing new."""
-        if earlier is None:
-            self._serial += 1
-            return Login(
-                serial=self._serial,
-                profile=self._shared(registration.profile),
-                place=registration.place,
-                client_address=registration.client_address,
-                protocol=registration.protocol,
-                messaging_server=registration.messaging_server,
-                agent=registration.agent,
-                session_id=registration.session_id,
-                verified=verified,
-                expires=expires,
-                credential_epoch=registration.credential_epoch,
-            )
-        repeated = registration.session_id and registration.session_id == earlier.session_id
-        if repeated and not registration.renewal:
-            return earlier
-        expires = max(expires, earlier.expires)
-        if repeated or verified < earlier.verified:
-            return earlier if expires == earlier.expires else replace(earlier, expires=expires)
-        return replace(
-            earlier,
-            profile=self._shared(registration.profile),
+    def _new_login(self, registration: Registration, verified: float, expires: float) -> Login:
+        self._serial += 1
+        return Login(
+            serial=self._serial,
+            profile=registration.profile,
+            place=registration.place,
             client_address=registration.client_address,
             protocol=registration.protocol,
             messaging_server=registration.messaging_server,
-            agent=registration.agent,
+            session_id=registration.session_id,
+            verified=verified,
+            expires=expires,
+            credential_epoch=registration.credential_epoch,
+        )
+
+    def _add(self, key: bytes, login: Login) -> None:
+        gone = self._evict(login.user)
+        record = self.packer.pack(login)
+        self.packer.origins.use(origin_of(record, len(key)))
+        slot = self._records.add(record)
+        self._users.add(_user_index(login.user, login.place), slot)
+        self._expired.pop(login.place, None)
+        self.changes.changed(record, gone)
+
+    def _renew(
+        self, slot: int, registration: Registration, verified: float, expires: float
+    ) -> float:
+        """Takes over what a registration says that is new; when the login ends then."""
+        record = self._records[slot]
+        earlier = self.packer.unpack(record)
+        repeated = registration.session_id and registration.session_id == earlier.session_id
+        if repeated and not registration.renewal:
+            return earlier.expires
+        expires = max(expires, earlier.expires)
+        if repeated or verified < earlier.verified:
+            if expires != earlier.expires:
+                self._replace(slot, prolonged(record, key_end(record), expires))
+            return expires
+        login = replace(
+            earlier,
+            profile=registration.profile,
+            client_address=registration.client_address,
+            protocol=registration.protocol,
+            messaging_server=registration.messaging_server,
             session_id=registration.session_id,
             verified=verified,
             expires=expires,
             credential_epoch=_later_epoch(earlier, registration),
         )
+        self._replace(slot, self.packer.pack(login))
+        return expires
 
-    def _shared(self, profile: Profile) -> Profile:
-        known = self.users.get(profile.user)
-        return known.profile if known is not None and known.profile == profile else profile
+    def _replace(self, slot: int, record: bytes) -> None:
+        earlier, end = self._records[slot], key_end(record)
+        self.packer.origins.use(origin_of(record, end))
+        self._records.replace(slot, record)
+        self.packer.origins.release(origin_of(earlier, end))
+        self.changes.changed(record)
 
-    def _put(self, login: Login) -> None:
-        earlier = self._places.get(login.place, login.user)
-        if earlier is None:
-            self._size += 1
-            self._expired.pop(login.place, None)
-        else:
-            self._expiry.remove((login.place, login.user), earlier.expires)
-        self._expiry.add((login.place, login.user), login.expires)
-        self._places.put(login)
-        known = self.users.get(login.user)
-        if known is None:
-            known = self.users[login.user] = UserLogins(login.serial, login.profile)
-        known.profile = login.profile
-        known.logins[login.place] = login
+    def _remove(self, slot: int) -> bytes:
+        record = self._records.remove(slot)
+        self._users.remove(slot)
+        self.packer.origins.release(origin_of(record, key_end(record)))
+        return record
 
-    def _remove(self, login: Login) -> None:
-        self._places.remove(login)
-        known = self.users[login.user]
-        del known.logins[login.place]
-        if not known.logins:
-            del self.users[login.user]
-        self._expiry.remove((login.place, login.user), login.expires)
-        self._size -= 1
-
-    def _candidates(self, revocation: Revocation) -> list[Login]:
+    def _candidates(self, revocation: Revocation) -> list[int]:
         if revocation.user is not None:
-            known = self.users.get(revocation.user)
-            return list(known.logins.values()) if known else []
-        return [] if revocation.network is None else self.logins_in(revocation.network)
+            return self._slots_of(revocation.user)
+        return [] if revocation.network is None else self._slots_in(revocation.network)
 
     def _remember_expired(self, place: bytes, when: float) -> None:
         self._expired.pop(place, None)
         self._expired[place] = when
         if len(self._expired) > _REMEMBER_EXPIRED:
             del self._expired[next(iter(self._expired))]
+
+
+def _user_index(user: UserKey, place: bytes) -> bytes:
+    """What a user's logins are filed under."""
+    return login_key(place, user) if user == ANONYMOUS else user_part(user)
 
 
 def _later_epoch(earlier: Login, registration: Registration) -> int | None:

@@ -1,0 +1,263 @@
+"""A login in one piece of octets: what the table and its replicas keep, and what the stream sends.
+
+The octets are a serialized LoginRecord whose first fields are laid out by us, so that a login's
+key and times can be read, and its end moved, without parsing the rest.
+"""
+
+import struct
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+
+from netmail_common.connmgr.model import ANONYMOUS, Login, LoginProtocol, Profile, UserKey
+from netmail_common.networks import network_of
+
+__all__ = [
+    "BadRecord",
+    "LoginPacker",
+    "Origin",
+    "Origins",
+    "key_end",
+    "login_key",
+    "place_key",
+    "place_of",
+    "prolonged",
+    "times_of",
+    "user_part",
+]
+
+_PLACE, _USER, _NAME, _CONTEXT = 0x0A, 0x12, 0x0A, 0x12
+_HEAD = struct.Struct("<BdBdBI")
+"""expires, verified and origin, each behind its tag."""
+_TAGS = (0x19, 0x21, 0x2D)
+_TIMES = struct.Struct("<xdxd")
+_ORIGIN = struct.Struct("<xI")
+_PROTOCOLS = {
+    pb.Protocol.Value(f"PROTOCOL_{protocol.name}"): protocol for protocol in LoginProtocol
+}
+_PROTOCOL_NUMBERS = {protocol: number for number, protocol in _PROTOCOLS.items()}
+
+
+class BadRecord(ValueError):
+    """The octets are no record of a login, or name an origin that is not known."""
+
+
+class Origin(NamedTuple):
+    """What many logins have in common; the fields are those of Login and Profile."""
+
+    messaging_server: str = ""
+    domains: frozenset[str] = frozenset()
+
+
+class Origins:
+    """Numbers for origins; a number is never given twice.
+
+    Attributes:
+        newest: the last number given.
+    """
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self._numbers: dict[Origin, int] = {}
+        self._known: dict[int, Origin] = {}
+        self._uses: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __getitem__(self, number: int) -> Origin:
+        """Raises: BadRecord, for a number that stands for nothing."""
+        found = self._known.get(number)
+        if found is None:
+            raise BadRecord("unknown origin")
+        return found
+
+    def number(self, origin: Origin) -> int:
+        """The number of an origin, a new one if it has none."""
+        found = self._numbers.get(origin)
+        if found is None:
+            self.newest += 1
+            found = self.newest
+            self.learn(found, origin)
+        return found
+
+    def learn(self, number: int, origin: Origin) -> None:
+        """Takes a number that another has given."""
+        self._known[number] = origin
+        self._numbers[origin] = number
+
+    def use(self, number: int) -> None:
+        """A login of this origin is kept."""
+        self._uses[number] = self._uses.get(number, 0) + 1
+
+    def release(self, number: int) -> None:
+        """A login of this origin is kept no more; the last one takes the origin with it."""
+        uses = self._uses[number] - 1
+        if uses:
+            self._uses[number] = uses
+            return
+        del self._uses[number]
+        del self._numbers[self._known.pop(number)]
+
+    def after(self, number: int) -> list[tuple[int, Origin]]:
+        """The origins that were numbered later."""
+        if number >= self.newest:
+            return []
+        return [(one, origin) for one, origin in self._known.items() if one > number]
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._numbers.clear()
+        self._known.clear()
+        self._uses.clear()
+
+
+class LoginPacker:
+    """Packs logins and unpacks them.
+
+    Attributes:
+        origins: of the packed logins.
+    """
+
+    def __init__(self) -> None:
+        self.origins = Origins()
+
+    def pack(self, login: Login) -> bytes:
+        """The record of a login."""
+        profile = login.profile
+        origin = Origin(login.messaging_server, profile.domains)
+        keys = profile.address_keys
+        rest = pb.LoginRecord(
+            protocol=_PROTOCOL_NUMBERS[login.protocol],
+            session_id=login.session_id,
+            credential_epoch=login.credential_epoch,
+            serial=login.serial,
+            addresses=profile.addresses,
+            address_keys=keys if keys != profile.addresses else (),
+        )
+        if login.client_address != network_of(login.place):
+            rest.client_address = login.client_address
+        return b"".join(
+            (
+                login_key(login.place, login.user),
+                _HEAD.pack(
+                    _TAGS[0],
+                    login.expires,
+                    _TAGS[1],
+                    login.verified,
+                    _TAGS[2],
+                    self.origins.number(origin),
+                ),
+                rest.SerializeToString(),
+            )
+        )
+
+    def unpack(self, record: bytes) -> Login:
+        """The login of a record.
+
+        Raises: BadRecord.
+        """
+        try:
+            one = pb.LoginRecord.FromString(record)
+        except DecodeError:
+            raise BadRecord("not a record") from None
+        protocol = _PROTOCOLS.get(one.protocol)
+        if protocol is None:
+            raise BadRecord("unknown protocol")
+        server, domains = self.origins[one.origin]
+        user = one.user
+        addresses = tuple(one.addresses)
+        return Login(
+            one.serial,
+            Profile(
+                UserKey(user.name, user.context),
+                addresses,
+                tuple(one.address_keys) or addresses,
+                domains,
+            ),
+            one.place,
+            one.client_address or network_of(one.place),
+            protocol,
+            server,
+            one.session_id,
+            one.verified,
+            one.expires,
+            one.credential_epoch if one.HasField("credential_epoch") else None,
+        )
+
+
+def place_key(place: bytes) -> bytes:
+    """What the records of a place begin with."""
+    return bytes((_PLACE, len(place))) + place
+
+
+def user_part(user: UserKey) -> bytes:
+    """What stands behind the place in the records of a user."""
+    if user == ANONYMOUS:
+        return bytes((_USER, 0))
+    name, context = user.name.encode(), user.context.encode()
+    return _field(_USER, _field(_NAME, name) + _field(_CONTEXT, context))
+
+
+def login_key(place: bytes, user: UserKey) -> bytes:
+    """What the record of a user's login from a place begins with."""
+    return place_key(place) + user_part(user)
+
+
+def place_of(record: bytes) -> bytes:
+    """The place of a record, or of a login's key.
+
+    Raises: BadRecord.
+    """
+    if len(record) < 2 or record[0] != _PLACE or len(record) < 2 + record[1]:
+        raise BadRecord("no place")
+    return record[2 : 2 + record[1]]
+
+
+def key_end(record: bytes) -> int:
+    """Where a login's key ends in its record.
+
+    Raises: BadRecord.
+    """
+    try:
+        at = 2 + record[1]
+        size = record[at + 1]
+        if record[0] != _PLACE or record[at] != _USER:
+            raise BadRecord("no key")
+        if size < 0x80:
+            return at + 2 + size
+        return at + 3 + (size & 0x7F) + (record[at + 2] << 7)
+    except IndexError:
+        raise BadRecord("no key") from None
+
+
+def times_of(record: bytes, key_end: int) -> tuple[float, float]:
+    """When a login expires and when its password was verified.
+
+    Raises: BadRecord.
+    """
+    try:
+        times: tuple[float, float] = _TIMES.unpack_from(record, key_end)
+    except struct.error:
+        raise BadRecord("no times") from None
+    return times
+
+
+def origin_of(record: bytes, key_end: int) -> int:
+    """The number of a record's origin."""
+    (number,) = _ORIGIN.unpack_from(record, key_end + _TIMES.size)
+    return int(number)
+
+
+def prolonged(record: bytes, key_end: int, expires: float) -> bytes:
+    """The record with another end."""
+    at = key_end + 1
+    return record[:at] + struct.pack("<d", expires) + record[at + 8 :]
+
+
+def _field(tag: int, value: bytes) -> bytes:
+    size = len(value)
+    if size < 0x80:
+        return bytes((tag, size)) + value
+    return bytes((tag, size & 0x7F | 0x80, size >> 7)) + value

@@ -1,0 +1,70 @@
+"""The logins of a replica: those that may grant, packed, on the clock of the table."""
+
+from collections.abc import Iterable
+
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+
+from netmail_common.connmgr.model import Login
+from netmail_common.connmgr.packed import LoginPacker, Origin, key_end, place_of
+from netmail_common.connmgr.records import LoginRecords
+from netmail_common.networks import network_of
+
+__all__ = ["ReplicaTable"]
+
+
+class ReplicaTable:
+    """Logins by place and user. Every method that reads records may raise BadRecord."""
+
+    def __init__(self) -> None:
+        self._records = LoginRecords()
+        self._packer = LoginPacker()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def learn(self, origins: Iterable[pb.LoginOrigin]) -> None:
+        """Takes origins that records will name."""
+        for one in origins:
+            origin = Origin(one.messaging_server, frozenset(one.domains))
+            self._packer.origins.learn(one.id, origin)
+
+    def put(self, record: bytes) -> None:
+        """Takes a login in the place of the user's earlier one; not where it never grants."""
+        place = place_of(record)
+        if network_of(place) != place:
+            return
+        slot = self._records.find(record[: key_end(record)])
+        if slot:
+            self._records.replace(slot, record)
+        else:
+            self._records.add(record)
+
+    def remove(self, key: bytes) -> None:
+        """Ends a login, if it is here."""
+        slot = self._records.find(key)
+        if slot:
+            self._records.remove(slot)
+
+    def remove_place(self, place: bytes) -> None:
+        """Ends the logins of a place."""
+        for slot in self._records.at(place):
+            self._records.remove(slot)
+
+    def at(self, place: bytes, now: float, limit: int) -> list[Login] | None:
+        """The live logins of a place at a time on the table's clock; None: more than LIMIT."""
+        slots = self._records.at(place)
+        if len(slots) > limit:
+            return None
+        logins = [self._packer.unpack(self._records[slot]) for slot in slots]
+        return [login for login in logins if login.expires > now]
+
+    def drop_expired(self, now: float, limit: int) -> None:
+        """Cleans up at most LIMIT logins that are over."""
+        over, _ = self._records.expired(now, limit)
+        for slot in over:
+            self._records.remove(slot)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._records = LoginRecords()
+        self._packer = LoginPacker()
