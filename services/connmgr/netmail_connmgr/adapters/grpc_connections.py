@@ -65,17 +65,12 @@ class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
                 f"at most {limit} items in one call",
             )
         questions = [_question(item) for item in request.items]
-        try:
-            if request.explain:
-                require_admin(context)
-                results = [await self._explained_connection(question) for question in questions]
-            else:
-                verdicts = await self.desk.check_connections(questions)
-                results = [_decision(verdict) for verdict in verdicts]
-        except ValueError:
-            raise RpcError(
-                grpc.StatusCode.INVALID_ARGUMENT, "BAD_ADDRESS", "an address has 4 or 16 octets"
-            ) from None
+        if request.explain:
+            require_admin(context)
+            results = [await self._explained_connection(question) for question in questions]
+        else:
+            verdicts = await self.desk.check_connections(questions)
+            results = [_decision(verdict) for verdict in verdicts]
         return pb.CheckConnectionResponse(results=results, instance_id=self.instance_id)
 
     async def _explained_connection(self, question: ConnectionQuestion) -> pb.ConnectionDecision:
@@ -92,6 +87,10 @@ def require_admin(context: Any) -> None:
 
 
 def _question(item: pb.ConnectionCheck) -> ConnectionQuestion:
+    if len(item.client_address) not in {4, 16}:
+        raise RpcError(
+            grpc.StatusCode.INVALID_ARGUMENT, "BAD_ADDRESS", "an address has 4 or 16 octets"
+        )
     return ConnectionQuestion(
         client_address=item.client_address,
         service=_SERVICES.get(item.service, Service.UNKNOWN),
