@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from urllib.parse import quote
 
-import grpc
-from netmail.connmgr.v1 import connmgr_pb2_grpc
+from netmail.connmgr.v1.connmgr_pb2_grpc import (
+    add_ConnectionManagerServiceServicer_to_server as _add_to_server,
+)
 from netmail_common.certificates import Identity
 from netmail_common.config import ConfigError, ConnectionManagerConfig, Installation
 from netmail_common.grpc_server import grpc_server
@@ -18,23 +18,20 @@ from netmail_common.logging import get_logger
 from netmail_common.networks import Address, AddressRules, NetworkMap
 from netmail_common.roles import Role
 
-from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.audit_trail import audit_trail
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
-from netmail_connmgr.adapters.mark_journal import MarkJournal
-from netmail_connmgr.adapters.memory_store import MemoryStore, boot_time
+from netmail_connmgr.adapters.memory_store import boot_time
 from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.connections import connection_rules
 from netmail_connmgr.app.front_ends import front_ends
+from netmail_connmgr.app.stores import open_store
 from netmail_connmgr.domain.suspicions import SuspicionBook
-from netmail_connmgr.domain.table import TableLimits
 
 __all__ = ["Running", "connection_manager", "run"]
 
 DRAIN_TIMEOUT = 5.0
-_CLEAN_UP_EVERY = 1.0
 _ADDRESSES_EVERY = 30.0
 
 log = get_logger(__name__)
@@ -63,27 +60,14 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
     """
     config = _config(installation, name)
     rules = _rules(installation, name)
-    journal = _journal(installation.state_dir, name)
-    store = MemoryStore(
-        TableLimits(
-            login_lifetime=config.login_lifetime,
-            max_networks_per_user=config.max_networks_per_user,
-            max_logins=config.max_logins,
-        ),
-        journal=journal,
-    )
     suspicions = SuspicionBook(boot_time)
-    service = ConnectionManagerService(
-        store, NetworkMap(rules), max_users_per_network=config.max_users_per_network
-    )
     health = Health()
-
-    def register(server: grpc.aio.Server) -> None:
-        connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(service, server)
-
     async with contextlib.AsyncExitStack() as stack:
-        if journal is not None:
-            stack.callback(journal.close)
+        opened = await stack.enter_async_context(open_store(installation, config))
+        store = opened.logins
+        service = ConnectionManagerService(
+            store, NetworkMap(rules), max_users_per_network=config.max_users_per_network
+        )
         service.audit = await stack.enter_async_context(
             audit_trail(config.audit, name, lambda: service.desk.networks)
         )
@@ -91,10 +75,10 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
             connection_rules(config, rules, store, service.desk)
         )
         await stack.enter_async_context(
-            abuse_protection(installation, config, service, checker, store, suspicions, None)
+            abuse_protection(
+                installation, config, service, checker, store, suspicions, opened.valkey
+            )
         )
-        cleaner = asyncio.create_task(_clean_up(store))
-        stack.push_async_callback(_cancel, cleaner)
         stack.push_async_callback(_cancel, asyncio.create_task(service.watch_stalls()))
         stack.push_async_callback(_cancel, asyncio.create_task(_follow_addresses(service, rules)))
         http_port = await stack.enter_async_context(http_server(config.http.listen, health))
@@ -104,7 +88,7 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
                 identity=Identity.from_folder(installation.certificates, Role.CONNMGR),
                 role=Role.CONNMGR,
                 installation=installation.installation,
-                register=register,
+                register=functools.partial(_add_to_server, service),
                 health=health,
                 service_names=[SERVICE_NAME],
                 drain_timeout=DRAIN_TIMEOUT,
@@ -157,27 +141,6 @@ async def _follow_addresses(service: ConnectionManagerService, rules: AddressRul
             log.info("own addresses changed", addresses=sorted(map(str, known)))
             rules = replace(rules, own_addresses=known)
             service.use(NetworkMap(rules))
-
-
-def _journal(state: Path, name: str) -> MarkJournal | None:
-    """The journal of revocations; without a place to write it goes on, and says so."""
-    path = state / f"connmgr-{quote(name, safe='')}.revocations"
-    try:
-        return MarkJournal(path, clock=boot_time)
-    except OSError as error:
-        log.warning(
-            "revocations are forgotten with the process", file=str(path), error=str(error.strerror)
-        )
-        return None
-
-
-async def _clean_up(store: MemoryStore) -> None:
-    """Lets an idle table shrink, a little at a time."""
-    while True:
-        await asyncio.sleep(_CLEAN_UP_EVERY)
-        while store.drop_expired():  # noqa: ASYNC110 - it gives way between two portions
-            await asyncio.sleep(0)
-        metrics.LOGINS.set(await store.size())
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -93,11 +93,17 @@ class Follower:
                 await self._come_up()
                 await self.sync()
                 await self.partition.wait(self._at, IDLE)
-                pause = _FIRST_PAUSE
             except StoreUnavailable:
-                self._changed()  # who watches is told by asking
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pass
+            except Exception:
+                self.loaded = False
+                log.exception("following the table failed", partition=self._number)
+            else:
+                pause = _FIRST_PAUSE
+                continue
+            self._changed()  # who watches is told by asking
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _come_up(self) -> None:
         """Whatever is to be done before the partition can be followed.
