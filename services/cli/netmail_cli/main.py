@@ -5,9 +5,11 @@ import platform
 
 import typer
 
+from netmail_cli.commands.certificates import certificates_app
 from netmail_cli.commands.configuration import config_app
 from netmail_cli.commands.demo import demo
 from netmail_cli.commands.devices import device_app
+from netmail_cli.commands.history import history
 from netmail_cli.commands.logins import login_app
 from netmail_cli.commands.queue import queue_app
 from netmail_cli.commands.run import run
@@ -27,9 +29,11 @@ app.command("demo")(demo)
 user_app.add_typer(device_app, name="device")
 app.add_typer(user_app, name="user")
 app.add_typer(context_app, name="context")
+login_app.command("history")(history)
 app.add_typer(login_app, name="login")
 app.add_typer(queue_app, name="queue")
 app.add_typer(config_app, name="config")
+app.add_typer(certificates_app, name="certificates")
 
 
 @app.command("version")

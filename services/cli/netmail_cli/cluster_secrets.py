@@ -1,0 +1,71 @@
+"""Secrets of a Kubernetes namespace, as far as certificates need them."""
+
+import base64
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+__all__ = ["ClusterSecrets"]
+
+_OURS = {"app.kubernetes.io/managed-by": "netmail-certificates"}
+
+
+class ClusterSecrets:
+    """Reads and writes Secrets, with the credentials of the pod or of a kubeconfig.
+
+    The client library is loaded here: nothing else on the command line needs it.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        from kubernetes import client, config  # noqa: PLC0415 - see above
+
+        try:
+            config.load_incluster_config()  # type: ignore[no-untyped-call]
+        except config.ConfigException:
+            config.load_kube_config()  # type: ignore[no-untyped-call]
+        self._namespace = namespace
+        self._client = client
+        self._api = client.CoreV1Api()
+
+    def read(self, name: str) -> dict[str, bytes] | None:
+        """What a Secret holds; None: there is none."""
+        secret = self._get(name)
+        if secret is None:
+            return None
+        return {key: base64.b64decode(text) for key, text in (secret.data or {}).items()}
+
+    def is_ours(self, name: str) -> bool:
+        """Whether it is absent, or was made by us."""
+        secret = self._get(name)
+        labels = secret.metadata.labels or {} if secret is not None else _OURS
+        return _OURS.items() <= labels.items()
+
+    def create(self, name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> bool:
+        """Makes a Secret; False: somebody was faster."""
+        try:
+            self._api.create_namespaced_secret(self._namespace, self._body(name, data, kind))
+        except self._client.ApiException as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+            return False
+        return True
+
+    def write(self, name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> None:
+        """Makes a Secret, or replaces its data."""
+        if not self.create(name, data, kind):
+            self._api.patch_namespaced_secret(name, self._namespace, self._body(name, data, kind))
+
+    def _get(self, name: str) -> Any | None:
+        try:
+            return self._api.read_namespaced_secret(name, self._namespace)
+        except self._client.ApiException as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
+    def _body(self, name: str, data: Mapping[str, bytes], kind: str) -> Any:
+        return self._client.V1Secret(
+            metadata=self._client.V1ObjectMeta(name=name, labels=dict(_OURS)),
+            type=kind,
+            data={key: base64.b64encode(octets).decode() for key, octets in data.items()},
+        )
