@@ -119,11 +119,17 @@ class Feed(Protocol):
 class LoginStore(Protocol):
     """The login table, wherever it is. Every method may raise StoreUnavailable."""
 
-    instance_id: str
-    """Another one after the table has lost its memory."""
-    clock_id: str
-    """Whose clock the times of its records are on. A watcher that has times of another one does
-    not resume."""
+    @property
+    def instance_id(self) -> str:
+        """Another one after the table has lost its memory."""
+
+    @property
+    def clock_id(self) -> str:
+        """Whose clock the times of its records are on.
+
+        A watcher that has times of another one does not resume.
+        """
+
     packer: LoginPacker
     """Of the records that its feeds give."""
     login_lifetime: float
