@@ -12,6 +12,7 @@ import pytest
 import structlog
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import ConfigError, ConnectionManagerConfig
+from netmail_common.connmgr import Connected, WatchMode
 from netmail_common.grpc_errors import error_reason
 from netmail_common.networks import AddressRules
 from netmail_common.roles import Role
@@ -79,11 +80,22 @@ def checking(serve: ServeFactory) -> CheckingFactory:
     return CheckingFactory(serve)
 
 
+async def told_to_check(manager: Checking) -> bool:
+    """What the hello of an agent's stream says."""
+    stream = manager.server.client(Role.SMTP).watch(WatchMode.REVOCATIONS)
+    async with asyncio.timeout(10):
+        event = await anext(stream)
+    await stream.aclose()
+    assert isinstance(event, Connected)
+    return event.check_connections
+
+
 async def test_without_rules_everybody_may_connect_and_nobody_need_ask(
     checking: CheckingFactory,
 ) -> None:
     async with checking() as manager:
         assert not manager.checker.every_connection
+        assert not await told_to_check(manager)
         assert await manager.ask() == pb.ConnectionDecision(verdict=pb.CONNECTION_VERDICT_ALLOWED)
 
 
@@ -95,6 +107,7 @@ async def test_with_rules_every_connection_is_to_be_asked_about(
 ) -> None:
     async with checking(**settings) as manager:
         assert manager.checker.every_connection
+        assert await told_to_check(manager)
 
 
 async def test_a_blocked_client_is_denied_for_every_service(checking: CheckingFactory) -> None:

@@ -52,7 +52,6 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         store: of the table.
         networks: the one map from addresses to networks.
         max_users_per_network: with more the sender binding is strict.
-        check_connections: agents are to ask about every connection.
         suspicions: whom agents are to ask about before a login; None: about nobody.
 
     Attributes:
@@ -65,13 +64,11 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         networks: NetworkMap,
         *,
         max_users_per_network: int,
-        check_connections: bool = False,
         suspicions: SuspicionFeed | None = None,
     ) -> None:
         self._store = store
         self._max_users = max_users_per_network
         self.desk = LocalDesk(store, networks, max_users_per_network=max_users_per_network)
-        self._check_connections = check_connections
         self._suspicions = suspicions
         self._watchers = Watchers(store, self._terms)
 
@@ -201,7 +198,7 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         return WatchTerms(
             networks=self.desk.networks,
             max_users=self._max_users,
-            check_connections=self._check_connections,
+            check_connections=self.desk.checks_every_connection,
             suspicions=self._suspicions,
         )
 

@@ -100,6 +100,11 @@ class LocalDesk:
             answers.append(_answer(decision, logins))
         return answers
 
+    @property
+    def checks_every_connection(self) -> bool:
+        """Whether connections are to be asked about that no suspicion is about."""
+        return self.connections is not None and self.connections.every_connection
+
     async def check_connections(
         self, questions: Sequence[ConnectionQuestion]
     ) -> Sequence[ConnectionVerdict]:
