@@ -15,6 +15,7 @@ from netmail_common.grpc_errors import error_reason
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from netmail_cli.demo import DEMO_CONFIG
 from netmail_cli.exit_codes import ExitCode
@@ -95,7 +96,7 @@ class Output:
         for column in columns:
             table.add_column(column.replace("_", " "), overflow="fold")
         for record in records:
-            table.add_row(*(_cell(record[column]) for column in columns))
+            table.add_row(*(_shown(record[column]) for column in columns))
         Console().print(table)
 
     def record(self, record: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ class Output:
             return
         table = Table(show_header=False, box=None, pad_edge=False)
         for key, value in record.items():
-            table.add_row(f"{key.replace('_', ' ')}:", _cell(value))
+            table.add_row(f"{key.replace('_', ' ')}:", _shown(value))
         Console().print(table)
 
     def done(self, text: str, record: dict[str, Any] | None = None) -> None:
@@ -141,6 +142,12 @@ def perform(output: Output, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     except grpc.aio.AioRpcError as error:
         code = _STATUS_CODES.get(error.code(), ExitCode.FAILED)
         output.fail(Failure(code, error.details() or error.code().name, error_reason(error)))
+
+
+def _shown(value: Any) -> Text:
+    """A cell as it is: what comes from outside is no markup and says nothing to the terminal."""
+    text = _cell(value)
+    return Text("".join(one if one.isprintable() or one == "\n" else "?" for one in text))
 
 
 def _cell(value: Any) -> str:
