@@ -18,6 +18,7 @@ from netmail_common.config import (
     PopImapConfig,
 )
 from netmail_common.connmgr import ConnectionManagerClient
+from netmail_common.connmgr.gate import Gate
 from netmail_common.grpc_client import Channel
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
@@ -110,7 +111,7 @@ class PopImapAgent:
         stack.push_async_callback(maildrops.close)
         self.mailbox_hub = MailboxHub(mailboxes)
         stack.push_async_callback(self.mailbox_hub.close)
-        logins = await self._start_logins(stack, identity)
+        logins, gate = self._start_logins(stack, identity)
         for listener in self._config.listeners:
             context = ListenerContext(
                 server=self.server,
@@ -123,6 +124,7 @@ class PopImapAgent:
                 maildrops=maildrops,
                 mailbox_hub=self.mailbox_hub,
                 logins=logins,
+                gate=gate,
                 sessions=self.sessions,
                 plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),
                 failure_delay=self._failure_delay,
@@ -134,8 +136,10 @@ class PopImapAgent:
         )
         self.health.set_ready(True)
 
-    async def _start_logins(self, stack: AsyncExitStack, identity: Identity) -> LoginRegistrar:
-        client = None
+    def _start_logins(
+        self, stack: AsyncExitStack, identity: Identity
+    ) -> tuple[LoginRegistrar, Gate]:
+        client, networks = None, NetworkMap(AddressRules())
         if self.server.connection_manager is not None:
             manager = self.installation.connection_manager(self.server.connection_manager)
             channel = Channel(
@@ -145,16 +149,17 @@ class PopImapAgent:
                 expected_role=Role.CONNMGR,
             )
             stack.push_async_callback(channel.close)
+            networks = NetworkMap(AddressRules.from_config(manager))
             client = ConnectionManagerClient(
-                channel,
-                timeout=self._config.register_timeout,
-                networks=NetworkMap(AddressRules.from_config(manager)),
+                channel, timeout=self._config.register_timeout, networks=networks
             )
         agent = Agent(self.server.name, f"pop_imap/{os.uname().nodename}/{os.getpid()}")
-        logins = LoginRegistrar(client, agent=agent, config=self._config)
+        gate = Gate(client, networks, messaging_server=agent.server, agent=agent.name)
+        stack.push_async_callback(gate.close)
+        logins = LoginRegistrar(client, agent=agent, config=self._config, on_event=gate.take)
         task = asyncio.create_task(logins.run())
         stack.push_async_callback(_cancel, task)
-        return logins
+        return logins, gate
 
     def _tls(self, listener: MailListenerConfig) -> ServerTls | None:
         if listener.tls == "none":

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from netmail_common.connmgr.gate import Door, Visitor
+from netmail_common.connmgr.guarded_directory import GuardedDirectory
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser
 from netmail_common.sasl import (
@@ -33,6 +35,8 @@ log = get_logger(__name__)
 
 MAX_FAILURE_DELAY = 8.0
 """Seconds before a failure is answered, at most."""
+
+_DOORS = {"pop3": Door.POP3, "imap": Door.IMAP}
 
 _OUTCOMES: dict[type[AuthError], str] = {
     AuthFailed: "failed",
@@ -73,6 +77,15 @@ async def authenticate_password(
     return await _judged(connection, _verify(connection, username, password))
 
 
+def _directory(connection: Connection) -> GuardedDirectory:
+    """The directory, as far as it may answer this client."""
+    context = connection.context
+    visitor = Visitor(
+        connection.client.address, _DOORS[context.listener.protocol], context.listener.name
+    )
+    return GuardedDirectory(context.directory, context.gate, visitor)
+
+
 async def authenticate_sasl(
     connection: Connection,
     mechanism_name: str,
@@ -102,7 +115,7 @@ async def authenticate_sasl(
             mechanism,
             initial,
             challenge=challenge,
-            directory=connection.context.directory,
+            directory=_directory(connection),
             service=connection.protocol_name,
             client_address=connection.client.address,
         )
@@ -116,7 +129,7 @@ async def _verify(connection: Connection, username: str, password: str) -> Authe
         name = check_user_name(username)
     except ValueError:
         raise AuthFailed from None
-    return await connection.context.directory.authenticate_password(
+    return await _directory(connection).authenticate_password(
         name,
         password,
         service=connection.protocol_name,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from netmail_common.config import MailListenerConfig, MessagingServerConfig, PopImapLimits
+from netmail_common.connmgr.gate import Gate
 from netmail_common.nmap import DirectoryClient, MailboxClients
 from netmail_common.tls import ServerTls
 
@@ -28,6 +29,7 @@ class ListenerContext:
     maildrops: MaildropStreams
     mailbox_hub: MailboxHub
     logins: LoginRegistrar
+    gate: Gate
     sessions: SessionSet
     plaintext_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """listener.plaintext_auth_networks, parsed."""

@@ -17,6 +17,7 @@ from netmail_common.connmgr import (
     Lost,
     Revoked,
     UserKey,
+    WatchEvent,
     WatchMode,
 )
 from netmail_common.logging import get_logger
@@ -68,6 +69,7 @@ class LoginRegistrar:
         config: timeouts, renewal.
         clock: seconds, monotonic.
         lifetime: of a login, until the Connection Manager says its own.
+        on_event: told of everything that the Connection Manager's stream tells.
         tick: seconds between two looks at what is due.
     """
 
@@ -80,12 +82,14 @@ class LoginRegistrar:
         clock: Callable[[], float] = boot_time,
         lifetime: float = DEFAULT_LIFETIME,
         tick: float = 1.0,
+        on_event: Callable[[WatchEvent], None] | None = None,
     ) -> None:
         self._client = client
         self._agent = agent
         self._timeout = config.register_timeout
         self._clock = clock
         self._pause = tick
+        self._on_event = on_event
         self._book = LoginBook(
             lifetime=lifetime,
             retry_for=config.register_retry,
@@ -155,6 +159,8 @@ class LoginRegistrar:
         while True:
             try:
                 async for event in client.watch(WatchMode.REVOCATIONS):
+                    if self._on_event is not None:
+                        self._on_event(event)
                     match event:
                         case Connected():
                             await self._connected(client, event)

@@ -1,9 +1,11 @@
 """SMTP AUTH (RFC 4954) for one session, and what the authenticated user may send as."""
 
+import secrets
 from collections.abc import Sequence
 
 from netmail_common.connmgr import Revoked, UserKey
 from netmail_common.connmgr.events import boot_time
+from netmail_common.connmgr.guarded_directory import GuardedDirectory
 from netmail_common.logging import get_logger
 from netmail_common.mail_address import MailAddress
 from netmail_common.nmap import ResolveOutcome
@@ -80,7 +82,9 @@ class Authentication:
                 mechanism,
                 command.initial,
                 challenge=self._challenge,
-                directory=session.services.directory,
+                directory=GuardedDirectory(
+                    session.services.directory, session.services.gate, session.visitor
+                ),
                 service="smtp",
                 client_address=session.client.address,
             )
@@ -158,6 +162,7 @@ class Authentication:
             context=user.context,
             detail=f"SMTP AUTH {mechanism}",
             all_users=(f"{user.name}@{user.context}",),
+            session_id=secrets.token_hex(8),
         )
         self._sender = AuthenticatedSender(
             UserName(user.name, user.context),

@@ -5,10 +5,17 @@ from collections.abc import Sequence
 from netmail_common.mail_address import MailAddress
 from netmail_common.nmap import Resolution, ResolveOutcome
 
+from netmail_smtp.adapters.sending_rate import SendingRate
 from netmail_smtp.adapters.session_state import SessionState
 from netmail_smtp.adapters.standing import Standing
 from netmail_smtp.adapters.transaction import Transaction
-from netmail_smtp.domain.relay import KnownSender, RecipientClass, Stranger, Unknown
+from netmail_smtp.domain.relay import (
+    RATE_EXCEEDED,
+    KnownSender,
+    RecipientClass,
+    Stranger,
+    Unknown,
+)
 from netmail_smtp.protocol.commands import Notify, Rcpt
 from netmail_smtp.protocol.reply import SmtpError
 
@@ -28,6 +35,9 @@ class RecipientDesk:
     def __init__(self, session: SessionState, standing: Standing) -> None:
         self._session = session
         self._standing = standing
+        self._rate = SendingRate(session)
+        self._ahead = 0
+        """Recipients that wait to be asked about, and need a known sender."""
 
     async def answer(self, batch: Sequence[Rcpt | SmtpError]) -> list[int]:
         """Replies to each command of the batch, in order.
@@ -38,11 +48,13 @@ class RecipientDesk:
         Returns: the reply codes.
         """
         session = self._session
-        addresses = [self._address(item) for item in batch if isinstance(item, Rcpt)]
+        items = [item for item in batch if isinstance(item, Rcpt)]
+        addresses = [self._address(item) for item in items]
         found: Sequence[Resolution] = ()
         if session.transaction is not None:
             size = session.transaction.mail.size or 0
             found = await session.services.lookups.resolve(addresses, size)
+        self._ahead = sum(map(self._needs_known_sender, items, addresses, found))
         resolved = iter(zip(addresses, found, strict=False))
         codes = []
         for item in batch:
@@ -61,6 +73,10 @@ class RecipientDesk:
         return rcpt.path.mailbox or MailAddress(
             "postmaster", self._session.services.postmaster_domain
         )
+
+    def _needs_known_sender(self, rcpt: Rcpt, address: MailAddress, found: Resolution) -> bool:
+        policy = self._session.listener.policy
+        return policy.needs_known_sender(rcpt.path, address, _CLASSES[found.outcome])
 
     async def _take(
         self, rcpt: Rcpt, address: MailAddress | None, found: Resolution | None
@@ -96,6 +112,12 @@ class RecipientDesk:
             raise SmtpError(550, "5.7.1", "Your EHLO name is neither a full name nor an address")
         decision = policy.decide(rcpt.path, address, found, standing or _NOBODY)
         known = standing if isinstance(standing, KnownSender) else None
+        if needs:
+            self._ahead, ahead = self._ahead - 1, self._ahead
+            if decision.accepted and known is not None:
+                is_new = address.key() not in transaction.recipients
+                if is_new and not await self._rate.admits(transaction, known, ahead=ahead):
+                    decision = RATE_EXCEEDED
         self._standing.record(transaction, decision, standing, recipient=str(address))
         if not decision.accepted:
             reply = decision.reply

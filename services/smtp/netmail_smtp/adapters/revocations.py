@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
 import grpc
-from netmail_common.connmgr import ConnectionManagerClient, LoginReplica, Revoked, WatchMode
+from netmail_common.connmgr import (
+    ConnectionManagerClient,
+    LoginReplica,
+    Revoked,
+    WatchEvent,
+    WatchMode,
+)
 from netmail_common.logging import get_logger
 from netmail_common.networks import NetworkMap
 
@@ -31,6 +37,7 @@ async def following_logins(
     *,
     max_staleness: float,
     max_logins: int,
+    on_event: Callable[[WatchEvent], None],
 ) -> AsyncIterator[LoginReplica | None]:
     """Follows the table while the block runs; gives its replica.
 
@@ -40,9 +47,10 @@ async def following_logins(
         sessions: gives those that are open.
         max_staleness: seconds; an older replica answers nothing.
         max_logins: that the replica holds; 0: there is none, and revocations alone are followed.
+        on_event: told of everything that the stream tells.
     """
     replica: LoginReplica | None = None
-    follow = _revocations_alone(client, sessions)
+    follow = _revocations_alone(client, sessions, on_event)
     if max_logins:
         replica = LoginReplica(
             client,
@@ -50,6 +58,7 @@ async def following_logins(
             max_staleness=max_staleness,
             max_logins=max_logins,
             on_revoked=lambda event: end_sessions(event, sessions()),
+            on_event=on_event,
         )
         REPLICA_LOGINS.set_function(lambda: replica.logins)
         REPLICA_AGE.set_function(lambda: replica.age)
@@ -74,11 +83,12 @@ async def _for_ever(follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _revocations_alone(
-    client: ConnectionManagerClient, sessions: Sessions
+    client: ConnectionManagerClient, sessions: Sessions, on_event: Callable[[WatchEvent], None]
 ) -> Callable[[], Coroutine[Any, Any, None]]:
     async def follow() -> None:
         try:
             async for event in client.watch(WatchMode.REVOCATIONS):
+                on_event(event)
                 if isinstance(event, Revoked):
                     end_sessions(event, sessions())
         except grpc.aio.AioRpcError as error:

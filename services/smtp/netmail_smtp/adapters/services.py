@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from netmail_common.config import SenderBinding, SmtpLimits, SmtpListenerConfig
+from netmail_common.connmgr.gate import Gate
 from netmail_common.networks import Address, Network
 from netmail_common.nmap import DirectoryClient, QueueClient
 from netmail_common.sasl import Mechanism
@@ -84,6 +85,7 @@ class Services:
         recognizer: who a client is without AUTH.
         separator_of: the subaddress separator of a Messaging Server.
         sessions: that are open.
+        gate: who may log in, and how much known senders may send.
     """
 
     messaging_server: str
@@ -96,6 +98,7 @@ class Services:
     recognizer: Recognizer
     separator_of: Callable[[str], str]
     sessions: SessionRegistry
+    gate: Gate
 
 
 @dataclass(frozen=True, slots=True)

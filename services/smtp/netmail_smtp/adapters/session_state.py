@@ -1,6 +1,7 @@
 """What the parts of one SMTP session share: its rules, its transaction, what it did wrong."""
 
 from netmail_common.acceptor import ClientInfo
+from netmail_common.connmgr.gate import Door, Visitor
 from netmail_common.logging import get_logger
 
 from netmail_smtp.adapters.connection import ClientTimeout, Connection
@@ -50,6 +51,8 @@ class SessionState(Connection):
         self.limits = limits
         self.ehlo: Ehlo | None = None
         self.transaction: Transaction | None = None
+        door = Door.SUBMISSION if listener.config.role == "submission" else Door.SMTP
+        self.visitor = Visitor(client.address, door, listener.config.name)
         self._errors = 0
         self._relay_refusals = 0
         self._commands = 0

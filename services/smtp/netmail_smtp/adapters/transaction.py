@@ -36,6 +36,8 @@ class Transaction:
         standing: what was found out about a client without AUTH; None: nobody asked.
         chunking: BDAT has begun.
         failed: a BDAT was refused; only RSET or a new greeting helps.
+        granted: recipients that the sender's rate has room for, and that have not come yet.
+        is_counted: the message was counted against the sender's rate.
         only_recipient: in SMTP's spelling, for Received, while there is just one.
     """
 
@@ -46,6 +48,8 @@ class Transaction:
     standing: KnownSender | Stranger | None = None
     chunking: bool = False
     failed: bool = False
+    granted: int = 0
+    is_counted: bool = False
     only_recipient: str = ""
     needs_smtputf8: bool = False
 

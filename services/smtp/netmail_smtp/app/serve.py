@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -17,6 +18,7 @@ from netmail_common.config import (
     SmtpListenerConfig,
 )
 from netmail_common.connmgr import ConnectionManagerClient, LoginReplica
+from netmail_common.connmgr.gate import Gate
 from netmail_common.grpc_client import Channel
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
@@ -128,6 +130,8 @@ async def serving(
         rules = _address_rules(installation, own)
         networks = NetworkMap(rules)
         checker = _connection_manager(installation, own, identity, networks, stack)
+        gate = _gate(installation, own, checker, networks)
+        stack.push_async_callback(gate.close)
         replica: LoginReplica | None = None
         if checker is not None:
             replica = await stack.enter_async_context(
@@ -137,6 +141,7 @@ async def serving(
                     sessions.open_sessions,
                     max_staleness=own.smtp.max_staleness,
                     max_logins=own.smtp.replica_max_logins,
+                    on_event=gate.take,
                 )
             )
         services = Services(
@@ -158,6 +163,7 @@ async def serving(
                 installation.messaging_server(server).nmap.subaddress_separator
             ),
             sessions=sessions,
+            gate=gate,
         )
         handles = [
             await stack.enter_async_context(
@@ -246,6 +252,20 @@ def _connection_manager(
     )
     stack.push_async_callback(channel.close)
     return ConnectionManagerClient(channel, timeout=own.smtp.connmgr_timeout, networks=networks)
+
+
+def _gate(
+    installation: Installation,
+    own: MessagingServerConfig,
+    client: ConnectionManagerClient | None,
+    networks: NetworkMap,
+) -> Gate:
+    """Who may log in, and how much known senders may send; everybody and anything without one."""
+    rates = None
+    if own.connection_manager is not None:
+        rates = installation.connection_manager(own.connection_manager).rates
+    agent = f"smtp/{os.uname().nodename}/{os.getpid()}"
+    return Gate(client, networks, messaging_server=own.name, agent=agent, rates=rates)
 
 
 def _address_rules(installation: Installation, own: MessagingServerConfig) -> AddressRules:

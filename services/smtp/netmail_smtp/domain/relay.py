@@ -28,7 +28,7 @@ class KnownSender:
         detail: the way in words, for Received: "SMTP AUTH PLAIN", "POP3 login".
         user_count: users known at its address; more than one only with LOGIN.
         all_users: "name@context" of each of them, for the log.
-        session_id: with LOGIN, of the login that vouches.
+        session_id: with LOGIN, of the login that vouches; with AUTH, of the authentication.
     """
 
     way: Way
@@ -112,6 +112,9 @@ _LOCAL_REFUSALS = {
         "directory unavailable", Reply(451, "4.3.0", "Temporary failure, try again later")
     ),
 }
+RATE_EXCEEDED = Decision(
+    "rate exceeded", Reply(451, "4.7.1", "You have sent too much within an hour, try again later")
+)
 _LOCAL = Decision("local", ACCEPTED)
 _RELAY_DOMAIN = Decision("relay domain", ACCEPTED)
 _GRANTED = {way: Decision(way.value.replace("_", " "), ACCEPTED) for way in Way}
