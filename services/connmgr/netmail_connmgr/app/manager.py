@@ -66,7 +66,10 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
         opened = await stack.enter_async_context(open_store(installation, config))
         store = opened.logins
         service = ConnectionManagerService(
-            store, NetworkMap(rules), max_users_per_network=config.max_users_per_network
+            store,
+            NetworkMap(rules),
+            max_users_per_network=config.max_users_per_network,
+            suspicions=suspicions,
         )
         service.audit = await stack.enter_async_context(
             audit_trail(config.audit, name, lambda: service.desk.networks)
