@@ -1,7 +1,9 @@
 """One log line, one count and one audit entry for each registration, decision and revocation."""
 
 import contextlib
+import functools
 import ipaddress
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +27,10 @@ from netmail_connmgr.domain.store import RevokeOrder
 from netmail_connmgr.domain.table import Outcome, Registered
 
 log = get_logger(__name__)
+
+# Looked up at each decision, which is to take no longer than it must.
+_decisions = functools.lru_cache(maxsize=64)(metrics.DECISIONS.labels)
+_registrations = functools.lru_cache(maxsize=256)(metrics.REGISTRATIONS.labels)
 
 _KEPT = frozenset({Outcome.REGISTERED, Outcome.SHARED_NETWORK})
 _LOGGED_NAME = 64
@@ -76,7 +82,7 @@ def registration(item: Registration, answer: Registered) -> None:
     """A valid registration and what became of it; a session's renewals are for debugging."""
     kind = "renewal" if item.renewal else "login"
     protocol = item.protocol.name.lower()
-    metrics.REGISTRATIONS.labels(protocol, kind, answer.outcome.value).inc()
+    _registrations(protocol, kind, answer.outcome.value).inc()
     kept = answer.outcome in _KEPT
     event = "login registered" if kept else "login refused"
     details: Details = {
@@ -91,7 +97,7 @@ def registration(item: Registration, answer: Registered) -> None:
     goes_on = kept and item.renewal and answer.renewed
     write = log.debug if goes_on else log.info
     write(event, user=str(user), address=address_text(address), kind=kind, **details)
-    if not goes_on:
+    if not goes_on and is_audited():
         entry_kind = AuditKind.LOGIN if kept else AuditKind.DENIAL
         entry = AuditEntry(entry_kind, event, user, address, details=details)
         _audit.write(entry) if kept else _audit.write_once(entry, user, answer.outcome)
@@ -118,7 +124,7 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     """A relay decision."""
     senders = enquiry.question.senders
     sender = answer.refused_sender or (senders[0].address if senders else "")
-    metrics.DECISIONS.labels(answer.decision.value, answer.reason.value).inc()
+    _decisions(answer.decision.value, answer.reason.value).inc()
     allowed = answer.decision is Decision.ALLOWED
     event = "relaying allowed" if allowed else "relaying refused"
     user = answer.login.user if answer.login is not None else None
@@ -131,6 +137,8 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
         sender=sender[:_LOGGED_ADDRESS],
         asked_by=enquiry.front_end,
     )
+    if not is_audited():
+        return
     if not allowed and not senders and enquiry.question.binding is Binding.ANY:
         return  # somebody looked a client up; nobody wanted to relay
     details: Details = {
@@ -235,8 +243,11 @@ def rate_exceeded(
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def address_text(octets: bytes) -> str:
     """An address as people write it; hexadecimal if it is none."""
-    if len(octets) in {4, 16}:
+    if len(octets) == 4:
+        return socket.inet_ntoa(octets)
+    if len(octets) == 16:
         return str(ipaddress.ip_address(octets))
     return octets[:32].hex()

@@ -5,6 +5,7 @@ logins that it has nothing to do with. Logins are kept packed (netmail_common.co
 unpacked when somebody asks for them.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -37,6 +38,8 @@ __all__ = ["Found", "LoginTable", "Outcome", "Registered", "TableLimits"]
 
 _DROP_AT_ONCE = 256
 """Expired logins that one call cleans up; a crowd that ends at once must not stop the rest."""
+_UNPACKED = 4096
+"""Logins that were asked for lately, kept as they are used; a record stands for one login only."""
 _REMEMBER_EXPIRED = 65_536
 """Places where a login is remembered to have expired, to say so."""
 
@@ -101,6 +104,7 @@ class LoginTable:
         self.changes = changes
         self.marks = RevocationMarks(max_marks=limits.max_logins)
         self.packer = LoginPacker()
+        self._unpack = functools.lru_cache(maxsize=_UNPACKED)(self.packer.unpack)
         self._records = LoginRecords()
         self._users = Chains()
         self._expired: dict[bytes, float] = {}  # place -> when, oldest first
@@ -172,7 +176,7 @@ class LoginTable:
 
     def logins_at(self, place: bytes) -> list[Login]:
         """Logins of a place, expired ones maybe among them."""
-        return [self.packer.unpack(self._records[slot]) for slot in self._records.at(place)]
+        return [self._unpack(self._records[slot]) for slot in self._records.at(place)]
 
     def numbered(self, after: int, user: UserKey | None, network: bytes | None) -> Iterator[int]:
         """Numbers of logins behind a number, growing, each found when it is asked for.
