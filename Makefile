@@ -77,8 +77,9 @@ proto: $(VENV)/dev.stamp
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/check_generated.py
 
-charts:
-	@echo "charts: none yet"
+charts: $(VENV)/dev.stamp
+	$(BIN)/hadolint services/*/Dockerfile
+	$(BIN)/pytest -q tests/helm
 
 # The images of the agents and of the command line: $(IMAGE_PREFIX)/NAME:$(IMAGE_TAG).
 images:
