@@ -9,6 +9,7 @@ from netmail_cli.commands.certificates import certificates_app
 from netmail_cli.commands.configuration import config_app
 from netmail_cli.commands.demo import demo
 from netmail_cli.commands.devices import device_app
+from netmail_cli.commands.explain import explain
 from netmail_cli.commands.history import history
 from netmail_cli.commands.logins import login_app
 from netmail_cli.commands.queue import queue_app
@@ -29,6 +30,7 @@ app.command("demo")(demo)
 user_app.add_typer(device_app, name="device")
 app.add_typer(user_app, name="user")
 app.add_typer(context_app, name="context")
+login_app.command("explain")(explain)
 login_app.command("history")(history)
 app.add_typer(login_app, name="login")
 app.add_typer(queue_app, name="queue")
