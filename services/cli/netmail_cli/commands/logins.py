@@ -86,6 +86,34 @@ def revoke(
     perform(output, work)
 
 
+@login_app.command("unblock")
+def unblock(
+    user: UserOption = None,
+    address: AddressOption = None,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Forgets failed logins of a user, an address, or both, so that they may try again."""
+    output = Output(json)
+
+    async def work() -> None:
+        if user is None and address is None:
+            raise Failure(ExitCode.USAGE, "say --user, --address, or both")
+        forgotten = 0
+        async with administrator(config, state) as admin:
+            key, octets = await _filters(admin, user, address)
+            for manager in admin.installation.connection_managers:
+                answer = await admin.connection_manager(manager.name).ForgetFailures(
+                    pb.ForgetFailuresRequest(user=key, client_address=octets)
+                )
+                forgotten += answer.forgotten
+        what = "counter" if forgotten == 1 else "counters"
+        output.done(f"{forgotten} {what} forgotten", {"forgotten": forgotten})
+
+    perform(output, work)
+
+
 async def _filters(
     admin: Administrator, user: str | None, address: str | None
 ) -> tuple[pb.UserKey | None, bytes]:
