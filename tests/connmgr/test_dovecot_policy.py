@@ -49,6 +49,7 @@ from netmail_connmgr.protocol.dovecot_policy import (
 
 from tests.connmgr.conftest import Clock
 from tests.connmgr.front_ends import settings as one_manager
+from tests.loops import on_both_loops
 
 ADDRESS = b"\xc0\x00\x02\x01"
 KEY = "correct-horse-battery"
@@ -273,6 +274,7 @@ def local(ports: Sequence[int]) -> str:
 
 
 class TestServer:
+    @on_both_loops
     async def test_a_reported_login_is_in_the_table_with_the_users_addresses(
         self, policy: Any
     ) -> None:
@@ -297,6 +299,7 @@ class TestServer:
             {**SUCCESS, "login": "x" * 256},
         ],
     )
+    @on_both_loops
     async def test_other_reports_register_nobody(
         self, policy: Any, event: Mapping[str, Any]
     ) -> None:
@@ -304,11 +307,13 @@ class TestServer:
             assert (await post(local(ports), event))[0] == 200
             assert not await desk.knows()
 
+    @on_both_loops
     async def test_asking_registers_nobody_whatever_it_says(self, policy: Any) -> None:
         async with serving(policy()) as (desk, ports):
             assert (await post(local(ports), SUCCESS, command="allow"))[0] == 200
             assert not await desk.knows()
 
+    @on_both_loops
     async def test_failures_are_counted_and_refusals_of_policy_not(self, policy: Any) -> None:
         async with serving(policy()) as (desk, ports):
             await post(local(ports), FAILURE)
@@ -327,6 +332,7 @@ class TestServer:
             (ConnectionVerdict(Verdict.DENY_PERMANENT), -1),
         ],
     )
+    @on_both_loops
     async def test_whether_a_login_may_be_tried(
         self, policy: Any, verdict: ConnectionVerdict, status: int
     ) -> None:
@@ -336,6 +342,7 @@ class TestServer:
             assert (code, json.loads(body)) == (200, {"status": status, "msg": ""})
             assert desk.rule.asked[0].user == UserKey("alice", "users.demo")
 
+    @on_both_loops
     async def test_without_an_address_there_is_nothing_to_judge(self, policy: Any) -> None:
         async with serving(policy()) as (desk, ports):
             desk.rule.verdict = ConnectionVerdict(Verdict.DENY_PERMANENT)
@@ -343,6 +350,7 @@ class TestServer:
             assert answer == (200, b'{"status":0,"msg":""}')
 
     @pytest.mark.parametrize("key", [None, "", "wrong", KEY[:-1], KEY + "x", "ä" * 21])
+    @on_both_loops
     async def test_without_the_key_nothing_happens(self, policy: Any, key: str | None) -> None:
         async with serving(policy()) as (desk, ports):
             for command in ("report", "allow"):
@@ -350,6 +358,7 @@ class TestServer:
             assert not await desk.knows()
             assert desk.rule.asked == []
 
+    @on_both_loops
     async def test_what_is_malformed_gets_a_bare_status(self, policy: Any) -> None:
         async with serving(policy()) as (desk, ports):
             url = local(ports)
@@ -363,6 +372,7 @@ class TestServer:
                 assert (response.status, await response.read()) == (405, b"")
             assert not await desk.knows()
 
+    @on_both_loops
     async def test_what_is_no_http_learns_nothing(
         self, policy: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -378,6 +388,7 @@ class TestServer:
                 writer.close()
             assert not [record for record in caplog.records if record.exc_info]
 
+    @on_both_loops
     async def test_when_the_store_is_away_dovecot_decides(
         self, policy: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -388,6 +399,7 @@ class TestServer:
         async with serving(policy()) as (_, ports):
             assert await post(local(ports), SUCCESS) == (503, b"")
 
+    @on_both_loops
     async def test_a_script_reports_by_unix_socket_and_form(
         self, policy: Any, tmp_path: Path
     ) -> None:
@@ -402,6 +414,7 @@ class TestServer:
                 assert response.status == 200
             assert await desk.knows()
 
+    @on_both_loops
     async def test_beyond_loopback_it_speaks_tls_to_allowed_sources_only(
         self, policy: Any, authority: LocalAuthority, tmp_path: Path
     ) -> None:

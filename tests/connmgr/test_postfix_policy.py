@@ -33,6 +33,7 @@ from netmail_connmgr.protocol.postfix_policy import (
 
 from tests.connmgr.conftest import Clock
 from tests.connmgr.front_ends import settings
+from tests.loops import on_both_loops
 
 ADDRESS = b"\xc0\x00\x02\x01"
 MAP = AddressMap(parse_entries("alice@example.org alice\nbob@example.org bob\n"))
@@ -325,6 +326,7 @@ async def rest_of(reader: asyncio.StreamReader) -> bytes:
 
 
 class TestServer:
+    @on_both_loops
     async def test_it_answers_on_kept_connections(self, policy: Any) -> None:
         async with serving(policy()) as (desk, (port,)):
             reader, writer = await connect(port)
@@ -335,6 +337,7 @@ class TestServer:
             assert await talk(reader, writer, data) == b"action=PREPEND X-Auth-OK: alice\n\n"
             writer.close()
 
+    @on_both_loops
     async def test_pipelined_requests_are_answered_in_order(self, policy: Any) -> None:
         async with serving(policy()) as (desk, (port,)):
             await log_in(desk)
@@ -346,6 +349,7 @@ class TestServer:
                     assert await talk(reader, writer, b"") == b"action=" + expected + b"\n\n"
             writer.close()
 
+    @on_both_loops
     async def test_a_client_that_never_reads_makes_nothing_grow(self, policy: Any) -> None:
         async with serving(policy()) as (_, (port,)):
             _, greedy = await connect(port)
@@ -361,6 +365,7 @@ class TestServer:
             greedy.transport.abort()
             writer.close()
 
+    @on_both_loops
     async def test_garbage_ends_the_connection_after_the_answers_that_are_due(
         self, policy: Any
     ) -> None:
@@ -370,6 +375,7 @@ class TestServer:
             assert await rest_of(reader) == b"action=DUNNO\n\n"
             writer.close()
 
+    @on_both_loops
     async def test_a_cut_store_lets_nobody_relay_and_holds_up_no_header(self, policy: Any) -> None:
         store = LostStore(TableLimits(), clock=Clock())
         async with serving(policy(), store) as (desk, (port,)):
@@ -383,6 +389,7 @@ class TestServer:
             assert await talk(reader, writer, request()) == b"action=OK\n\n"
             writer.close()
 
+    @on_both_loops
     async def test_other_sources_get_silence(self, policy: Any) -> None:
         installation = policy(listen=["127.0.0.1:0"], allowed_sources=["127.0.0.9/32"])
         async with serving(installation) as (_, (port,)):
@@ -396,6 +403,7 @@ class TestServer:
             assert await talk(reader, writer, request()) == b"action=DUNNO\n\n"
             writer.close()
 
+    @on_both_loops
     async def test_connections_beyond_the_limit_are_hung_up_on(self, policy: Any) -> None:
         async with serving(policy(max_connections=1)) as (_, (port,)):
             reader, writer = await connect(port)
@@ -413,12 +421,14 @@ class TestServer:
                     writer.close()
             writer.close()
 
+    @on_both_loops
     async def test_a_silent_connection_is_closed(self, policy: Any) -> None:
         async with serving(policy(idle_timeout=1)) as (_, (port,)):
             reader, writer = await connect(port)
             assert await rest_of(reader) == b""
             writer.close()
 
+    @on_both_loops
     async def test_a_unix_socket_is_its_owners_and_groups_and_replaces_a_dead_one(
         self, policy: Any, tmp_path: Path
     ) -> None:
@@ -432,6 +442,7 @@ class TestServer:
             writer.close()
         assert not path.exists()
 
+    @on_both_loops
     async def test_a_file_in_the_place_of_the_socket_stays(
         self, policy: Any, tmp_path: Path
     ) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import cast
 
 from netmail_common.config import ConfigError
 from netmail_common.connmgr.model import Binding
@@ -179,8 +180,7 @@ class _Connection(asyncio.Protocol):
         self._last = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._last = time.monotonic()
         self._watch()
 
