@@ -210,6 +210,7 @@ class ContentReader:
             known=transaction.known,
             recipient=transaction.only_recipient,
             now=now(),
+            user_word=session.services.user_word(transaction.known),
         )
 
 

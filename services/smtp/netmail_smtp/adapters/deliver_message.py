@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 
 from netmail.nmap.v1 import queue_pb2
+from netmail_common.header import header_end
 
 from netmail_smtp.adapters.deliver_smtp import OutgoingMessage, OutgoingRecipient
 from netmail_smtp.domain.deliver_outcome import MessageTraits
+from netmail_smtp.domain.user_word import without_name
 
 _HEADER_LIMIT = 1024 * 1024
 
@@ -23,7 +25,7 @@ async def outgoing(
     Raises: what `pieces` raises.
     """
     envelope = item.envelope
-    data = item.data if item.data_included else None
+    data = without_name(item.data) if item.data_included else None
     if data is not None:
         header_ascii, all_ascii = _look(data)
     elif envelope.smtputf8 or envelope.body_8bit:
@@ -39,17 +41,35 @@ async def outgoing(
             for r in envelope.recipients
         ],
         traits=MessageTraits(
-            size=item.size,
+            # What is read piece by piece may turn out a little shorter.
+            size=item.size if data is None else len(data),
             eight_bit=not all_ascii,
             # A raw 8-bit header of a message without SMTPUTF8 is passed on as it came.
             utf8_headers=envelope.smtputf8 and not header_ascii,
             utf8_sender=not envelope.sender.isascii(),
         ),
         data=data,
-        pieces=None if data is not None else pieces,
+        pieces=None if data is not None else lambda: _without_name(pieces()),
         return_headers_only=envelope.return_headers_only,
         envelope_id=envelope.envelope_id,
     )
+
+
+async def _without_name(source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The octets of a message as they leave."""
+    head = b""
+    in_header = True
+    async with contextlib.aclosing(source):
+        async for piece in source:
+            if not in_header:
+                yield piece
+                continue
+            head += piece
+            in_header = header_end(head) < 0 and len(head) < _HEADER_LIMIT
+            if not in_header:
+                yield without_name(head)
+    if in_header:
+        yield without_name(head)
 
 
 def _notify(recipient: queue_pb2.Recipient) -> str:

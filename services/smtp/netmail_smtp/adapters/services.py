@@ -15,7 +15,8 @@ from netmail_common.tls import ServerTls
 from netmail_smtp.adapters.connection import Connection, EndRequest
 from netmail_smtp.adapters.lookups import RecipientLookups
 from netmail_smtp.adapters.recognition import Recognizer
-from netmail_smtp.domain.relay import RelayPolicy
+from netmail_smtp.domain.relay import KnownSender, RelayPolicy
+from netmail_smtp.domain.user_word import UserWords
 from netmail_smtp.protocol.reply import Reply
 
 __all__ = ["Listener", "Services", "SessionRegistry"]
@@ -86,6 +87,7 @@ class Services:
         separator_of: the subaddress separator of a Messaging Server.
         sessions: that are open.
         gate: who may log in, and how much known senders may send.
+        user_words: stand for users' names in what leaves; None: the names leave.
     """
 
     messaging_server: str
@@ -99,6 +101,13 @@ class Services:
     separator_of: Callable[[str], str]
     sessions: SessionRegistry
     gate: Gate
+    user_words: UserWords | None = None
+
+    def user_word(self, known: KnownSender | None) -> str:
+        """The word of a known sender; empty: his name may leave, or he has none."""
+        if self.user_words is None or known is None or not known.user:
+            return ""
+        return self.user_words.word(known.user, known.context)
 
 
 @dataclass(frozen=True, slots=True)

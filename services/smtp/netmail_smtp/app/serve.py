@@ -38,6 +38,7 @@ from netmail_smtp.adapters.services import Listener, Services, SessionRegistry
 from netmail_smtp.adapters.session import SmtpSession
 from netmail_smtp.domain.miss_limiter import MissLimiter
 from netmail_smtp.domain.relay import RelayPolicy
+from netmail_smtp.domain.user_word import UserWords
 from netmail_smtp.protocol.reply import Reply
 
 __all__ = ["serve", "serving"]
@@ -164,6 +165,7 @@ async def serving(
             ),
             sessions=sessions,
             gate=gate,
+            user_words=_user_words(own),
         )
         handles = [
             await stack.enter_async_context(
@@ -274,6 +276,20 @@ def _address_rules(installation: Installation, own: MessagingServerConfig) -> Ad
         proxies = {n for listener in own.smtp.listeners for n in listener.proxy_trusted_networks}
         return AddressRules(shared_networks=tuple(map(ip_network, proxies)))
     return AddressRules.of_installation(installation, own.connection_manager)
+
+
+def _user_words(own: MessagingServerConfig) -> UserWords | None:
+    """What stands for users' names in what leaves; None: the names. Raises: ConfigError."""
+    config = own.x_auth_ok
+    if config.remote == "name" or config.key_file is None:
+        return None
+    try:
+        return UserWords(config.key_file.read_bytes().strip())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"messaging server {own.name!r}: x_auth_ok.key_file: {config.key_file}: {reason}"
+        ) from error
 
 
 def _allowed_networks(own: MessagingServerConfig, rules: AddressRules) -> tuple[Network, ...]:

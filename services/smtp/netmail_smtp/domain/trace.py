@@ -13,6 +13,7 @@ from netmail_common.header import Header, HeaderField
 from netmail_common.mail_address import AddressError, parse_domain
 
 from netmail_smtp.domain.relay import KnownSender, Way
+from netmail_smtp.domain.user_word import HASH_FIELD
 from netmail_smtp.protocol.reply import MessageRefused
 
 _FORGED_PREFIX = "x-auth-"
@@ -31,6 +32,7 @@ class Hop:
         known: who sent it, if it is relayed or submitted for somebody.
         recipient: the only recipient, else empty.
         now: seconds since the epoch.
+        user_word: stands for the user's name in what remote recipients see; empty: the name does.
     """
 
     helo: str
@@ -41,6 +43,7 @@ class Hop:
     known: KnownSender | None
     recipient: str
     now: float
+    user_word: str = ""
 
 
 def with_protocol(*, extended: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
@@ -63,6 +66,8 @@ def stamp_message(header: Header, hop: Hop, *, submission: bool) -> list[bytes]:
     pieces = [_received(hop)]
     if hop.known is not None and hop.known.user:
         pieces.append(b"X-Auth-OK: " + _field_text(hop.known.user) + b"\r\n")
+        if hop.user_word:
+            pieces.append(HASH_FIELD + b": " + hop.user_word.encode() + b"\r\n")
     if not header.begins_with_field:
         # Its first line must neither continue our last field nor hide fields behind it.
         if header.data[:2] != b"\r\n":
@@ -103,19 +108,20 @@ def _received(hop: Hop) -> bytes:
     lines = [f"Received: from {_helo(hop.helo, literal)} ({literal})"]
     known = hop.known
     if known is not None:
-        lines.append(f"\t({_recognised(known)})")
+        lines.append(f"\t({_recognised(known, hop.user_word)})")
     lines.append(f"\tby {hop.host_name} with {hop.protocol} id {hop.message_id}")
     if hop.recipient and hop.recipient.isascii():
         lines.append(f"\tfor <{hop.recipient}>")
     return ("\r\n".join(lines) + f";\r\n\t{_date(int(hop.now))}\r\n").encode()
 
 
-def _recognised(known: KnownSender) -> str:
+def _recognised(known: KnownSender, user_word: str) -> str:
     if known.way is Way.NETWORK:
         return "relayed for an allowed network"
     text = f"known by {known.detail}"
     if known.user:
-        text = f"user {comment_text(f'{known.user} of {known.context}')}, {text}"
+        name = user_word or comment_text(f"{known.user} of {known.context}")
+        text = f"user {name}, {text}"
     if known.user_count > 1:
         text += f", one of {known.user_count} users at this address"
     return text
