@@ -4,6 +4,7 @@ The octets are a serialized LoginRecord whose first fields are laid out by us, s
 key and times can be read, and its end moved, without parsing the rest.
 """
 
+import functools
 import struct
 from typing import NamedTuple
 
@@ -192,6 +193,7 @@ def place_key(place: bytes) -> bytes:
     return bytes((_PLACE, len(place))) + place
 
 
+@functools.lru_cache(maxsize=256)  # one registration needs it several times
 def user_part(user: UserKey) -> bytes:
     """What stands behind the place in the records of a user."""
     if user == ANONYMOUS:
