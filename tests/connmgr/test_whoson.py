@@ -184,8 +184,9 @@ async def test_a_login_by_tcp_answers_queries_until_it_is_logged_out(certificate
 async def test_its_logins_are_those_of_the_table(
     certificates: Path, identity_for: IdentityFor
 ) -> None:
+    config = settings(certificates, whoson=whoson(), address_map={"domains": ["example.org"]})
     async with (
-        connection_manager(settings(certificates, whoson=whoson()), "cm1") as running,
+        connection_manager(config, "cm1") as running,
         tcp(*running.front_end_ports["whoson"]) as client,
         grpc_client(running, identity_for) as admin,
     ):
@@ -195,6 +196,7 @@ async def test_its_logins_are_those_of_the_table(
         assert {one.user.context for one in found.values()} == {"users.demo"}
         assert set(found) == {"alice", "bob", "carol@example.net"}
         assert found["alice"].messaging_server == "mail1"
+        assert list(found["alice"].addresses) == ["alice@example.org"]
         assert await client.ask("LOGOUT 203.0.113.1") == "+LOGOUT OK"
         assert [one async for one in admin.list_logins()] == []
 

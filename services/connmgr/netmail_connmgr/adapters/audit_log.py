@@ -129,7 +129,10 @@ class AuditLog:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.to_thread(self._remove_old)
+            try:
+                await asyncio.to_thread(self._remove_old)
+            except OSError as error:
+                self._complain(error)
             await asyncio.sleep(_SWEEP_EVERY)
 
     def _remove_old(self) -> None:

@@ -128,7 +128,10 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     allowed = answer.decision is Decision.ALLOWED
     event = "relaying allowed" if allowed else "relaying refused"
     user = answer.login.user if answer.login is not None else None
-    log.info(
+    # Somebody looked a client up; nobody wanted to relay.
+    only_looked_up = not allowed and not senders and enquiry.question.binding is Binding.ANY
+    write = log.debug if only_looked_up else log.info
+    write(
         event,
         address=address_text(enquiry.client_address),
         user=str(user) if user is not None else "",
@@ -139,8 +142,8 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     )
     if not is_audited():
         return
-    if not allowed and not senders and enquiry.question.binding is Binding.ANY:
-        return  # somebody looked a client up; nobody wanted to relay
+    if only_looked_up:
+        return
     details: Details = {
         "reason": answer.reason.value,
         "sender": sender[:_LOGGED_ADDRESS],

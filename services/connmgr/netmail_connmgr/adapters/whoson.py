@@ -1,8 +1,9 @@
 """Serves WHOSON by UDP and TCP over the front desk."""
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from netmail_common.connmgr.model import (
@@ -14,6 +15,7 @@ from netmail_common.connmgr.model import (
 )
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.udp_and_tcp import Service, serve
 from netmail_connmgr.domain.door import Candidate
@@ -45,22 +47,27 @@ def prepare(setup: FrontEndSetup) -> AbstractAsyncContextManager[Sequence[int]]:
 
     Raises: ConfigError.
     """
-    config = setup.config.whoson
-    whoson = Whoson(setup)
-    service = Service(
-        NAME,
-        setup.allowed_sources(config.allowed_sources, NAME),
-        whoson.datagram,
-        whoson.stream,
-    )
-    return serve(service, config.listen, reuse_port=setup.reuse_port)
+    book = AddressBook(setup.config.address_map, default_context=setup.default_context)
+    whoson = Whoson(setup, book)
+    allowed = setup.allowed_sources(setup.config.whoson.allowed_sources, NAME)
+    return _serving(setup, book, Service(NAME, allowed, whoson.datagram, whoson.stream))
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    setup: FrontEndSetup, book: AddressBook, service: Service
+) -> AsyncIterator[Sequence[int]]:
+    listen = setup.config.whoson.listen
+    async with book.followed(), serve(service, listen, reuse_port=setup.reuse_port) as ports:
+        yield ports
 
 
 class Whoson:
     """Answers requests; belongs to one event loop."""
 
-    def __init__(self, setup: FrontEndSetup) -> None:
+    def __init__(self, setup: FrontEndSetup, book: AddressBook) -> None:
         self._setup = setup
+        self._book = book
         self._desk = setup.desk
         self._udp_login = setup.config.whoson.udp_login
         self._default_context = setup.default_context
@@ -130,11 +137,13 @@ class Whoson:
     async def _login(self, request: Request) -> bytes:
         user = self._setup.user(request.user)
         holder = self._setup.holder(user.context)
+        known = self._book.map
         candidate = Candidate(
             user=user,
             client_address=request.address,
             protocol=LoginProtocol.WHOSON,
-            domains=holder.domains if holder is not None else (),
+            addresses=known.addresses_of(user),
+            domains=(*known.domains_of(user), *(holder.domains if holder is not None else ())),
             messaging_server=holder.name if holder is not None else "",
             agent=NAME,
             # Each LOGIN renews: none is a repetition of an earlier one.
