@@ -22,6 +22,7 @@ from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 from netmail_connmgr.adapters.grpc_service import ConnectionManagerService
 from netmail_connmgr.adapters.memory_store import MemoryStore
+from netmail_connmgr.app.connections import connection_rules
 from netmail_connmgr.domain.table import TableLimits
 from netmail_smtp.adapters.services import SessionRegistry
 from netmail_smtp.app.serve import serving
@@ -306,16 +307,16 @@ async def receiving(
     listeners: list[dict[str, Any]] | None = None,
     smtp: dict[str, Any] | None = None,
     server: dict[str, Any] | None = None,
+    manager: dict[str, Any] | None = None,
     loopback_grants: bool = True,
 ) -> AsyncIterator[Receiving]:
-    """Starts everything on ports of the kernel's choosing."""
+    """Starts everything on ports of the kernel's choosing; MANAGER: the Connection Manager's."""
     nmap = SmallNmap()  # type: ignore[abstract] # the rest is UNIMPLEMENTED
     nmap.add("alice", "wonderland", "alice.liddell@example.org", "zoë@example.org")
     nmap.add("bob", "builder")
     rules = AddressRules(loopback_grants=loopback_grants)
-    service = ConnectionManagerService(
-        MemoryStore(TableLimits()), NetworkMap(rules), max_users_per_network=8
-    )
+    store = MemoryStore(TableLimits())
+    service = ConnectionManagerService(store, NetworkMap(rules), max_users_per_network=8)
     authority.issue_server("mail1.example.org", folder / "mail1.pem", folder / "mail1.key")
     async with contextlib.AsyncExitStack() as stack:
         connmgr_bound = await stack.enter_async_context(
@@ -341,6 +342,7 @@ async def receiving(
                         "name": "main",
                         "listen": [f"127.0.0.1:{connmgr_bound.ports[0]}"],
                         "loopback_grants": loopback_grants,
+                        **(manager or {}),
                     }
                 ],
                 "messaging_servers": [
@@ -368,6 +370,10 @@ async def receiving(
             },
             state=folder,
         )
+        own = config.connection_manager("main")
+        rules = AddressRules.from_config(own)
+        service.use(NetworkMap(rules))
+        await stack.enter_async_context(connection_rules(own, rules, store, service.desk))
         clients = []
         for role in (Role.POP_IMAP, Role.NMAP):
             channel = Channel(

@@ -11,6 +11,7 @@ from netmail_smtp.adapters.standing import Standing
 from netmail_smtp.adapters.transaction import Transaction
 from netmail_smtp.domain.relay import (
     RATE_EXCEEDED,
+    Decision,
     KnownSender,
     RecipientClass,
     Stranger,
@@ -106,12 +107,15 @@ class RecipientDesk:
         policy = session.listener.policy
         needs = policy.needs_known_sender(rcpt.path, address, found)
         standing: KnownSender | Stranger | None = transaction.known
-        if standing is None and (needs or self._wants_to_be_known(rcpt)):
+        must_be_known = session.admission.require_auth
+        if standing is None and (needs or must_be_known or self._wants_to_be_known(rcpt)):
             standing = await self._standing.of(transaction)
         if self._helo_refused(standing):
             raise SmtpError(550, "5.7.1", "Your EHLO name is neither a full name nor an address")
         decision = policy.decide(rcpt.path, address, found, standing or _NOBODY)
         known = standing if isinstance(standing, KnownSender) else None
+        if must_be_known and known is None and decision.accepted:
+            decision = self._refused_by_admission(standing, address)
         if needs:
             self._ahead, ahead = self._ahead - 1, self._ahead
             if decision.accepted and known is not None:
@@ -126,6 +130,17 @@ class RecipientDesk:
             transaction.known = known
         transaction.add(address, rcpt, known)
         session.reply(decision.reply)
+
+    def _refused_by_admission(
+        self, standing: KnownSender | Stranger | None, recipient: MailAddress
+    ) -> Decision:
+        """The refusal of a client that must be known before it sends anything."""
+        admission = self._session.admission
+        enhanced = "5.7.25" if admission.rule == "reverse_dns" else "5.7.1"
+        stranger = standing if isinstance(standing, Stranger) else _NOBODY
+        return self._session.listener.policy.must_be_known(
+            stranger, recipient, admission.comment, enhanced
+        )
 
     def _wants_to_be_known(self, rcpt: Rcpt) -> bool:
         """Whether it matters who the client is although the recipient does not need it."""

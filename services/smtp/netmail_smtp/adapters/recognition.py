@@ -175,6 +175,8 @@ def _sender_check(
 
 def _known(decision: connmgr_pb2.SenderDecision) -> KnownSender:
     """A sender that the Connection Manager knows."""
+    if decision.reason == connmgr_pb2.REASON_LISTED:
+        return KnownSender(Way.NETWORK, detail="always allowed")
     try:
         protocol = LoginProtocol(decision.protocol)
     except ValueError:  # one that only a newer Connection Manager knows

@@ -115,6 +115,8 @@ class SmtpSession(SessionState):
 
     async def _greet(self) -> None:
         config = self.listener.config
+        if not await self._is_welcome():
+            return
         if config.greeting_delay:
             await asyncio.sleep(config.greeting_delay)
         if config.early_talkers == "refuse" and len(self.input):
@@ -123,6 +125,19 @@ class SmtpSession(SessionState):
             self._closing = True
             return
         self.reply(Reply(220, "", f"{self.services.host_name} ESMTP NetMail"))
+
+    async def _is_welcome(self) -> bool:
+        """Asks whether the client may connect; tells it if it may not (RFC 5321 3.1: 554)."""
+        if not self.client.may_grant or self._standing.by_network() is not None:
+            return True
+        admission = self.admission = await self.services.gate.connecting(self.visitor)
+        if admission.allowed:
+            return True
+        _log.info("connection denied", address=self.address, rule=admission.rule)
+        text = admission.comment or "You may not connect"
+        self.reply(Reply(554, "5.7.1", text) if admission.permanent else Reply(421, "4.7.0", text))
+        self._closing = True
+        return False
 
     async def _command(self, line: bytes) -> None:
         started = time.perf_counter()

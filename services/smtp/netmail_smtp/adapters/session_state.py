@@ -1,7 +1,7 @@
 """What the parts of one SMTP session share: its rules, its transaction, what it did wrong."""
 
 from netmail_common.acceptor import ClientInfo
-from netmail_common.connmgr.gate import Door, Visitor
+from netmail_common.connmgr.gate import Admission, Door, Visitor
 from netmail_common.logging import get_logger
 
 from netmail_smtp.adapters.connection import ClientTimeout, Connection
@@ -53,6 +53,8 @@ class SessionState(Connection):
         self.transaction: Transaction | None = None
         door = Door.SUBMISSION if listener.config.role == "submission" else Door.SMTP
         self.visitor = Visitor(client.address, door, listener.config.name)
+        self.admission = Admission()
+        """What the Connection Manager said when the client came."""
         self._errors = 0
         self._relay_refusals = 0
         self._commands = 0

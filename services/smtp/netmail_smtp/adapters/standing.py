@@ -42,6 +42,13 @@ class Standing:
             transaction.standing = standing
         return transaction.standing
 
+    def by_network(self) -> KnownSender | None:
+        """Who the client is by its address alone, where the listener has allowed networks."""
+        session = self._session
+        if not session.client.may_grant or not session.listener.config.allowed_networks:
+            return None
+        return session.services.recognizer.allowed_network(session.client.address)
+
     async def check_header(self, transaction: Transaction, header: Header) -> None:
         """Checks the header's senders at the end of the data.
 
@@ -111,17 +118,15 @@ class Standing:
         client, listener = session.client, session.listener
         if not client.may_grant:
             return Stranger(Unknown.NO_LOGIN)
-        recognizer = session.services.recognizer
-        if listener.config.allowed_networks:
-            known = recognizer.allowed_network(client.address)
-            if known is not None:
-                return known
+        known = self.by_network()
+        if known is not None:
+            return known
         if not listener.policy.smtp_after_pop:
             return Stranger(Unknown.NO_LOGIN)
         ours = [s for s in senders if session.services.directory.owner_of(s.domain) is not None]
         found = await session.services.lookups.resolve(ours, 0) if ours else []
         if any(r.outcome is ResolveOutcome.TEMPORARY_FAILURE for r in found):
             raise SmtpError(451, "4.3.0", "Temporary failure, try again later")
-        return await recognizer.by_login(
+        return await session.services.recognizer.by_login(
             client.address, checked_senders(senders, ours, found), listener.after_login
         )

@@ -198,14 +198,34 @@ class RelayPolicy:
         if self.submission and self.auth_offered:
             reply = Reply(530, "5.7.0", "Authentication required")
             return Decision("authentication required", reply, relay_refusal=True)
+        what = f"Relaying to <{recipient}> denied" if recipient else "Relaying denied"
+        how = self._ways_in() or "this server relays for nobody"
+        return Decision("no login", Reply(550, "5.7.1", f"{what}: {how}"), relay_refusal=True)
+
+    def must_be_known(
+        self, stranger: Stranger, recipient: MailAddress | None, why: str, enhanced: str
+    ) -> Decision:
+        """The refusal of a stranger that may not even send to users of ours.
+
+        Args:
+            stranger: who it is.
+            recipient: whom it wants to send to.
+            why: in one line, for the client.
+            enhanced: the status code that says so (RFC 7372).
+        """
+        if stranger.why is not Unknown.NO_LOGIN:
+            return self.refusal(stranger, recipient)
+        how = self._ways_in() or "this server takes nothing from you"
+        text = f"{why or 'You must authenticate'}: {how}"
+        return Decision("must be known", Reply(550, enhanced, text), relay_refusal=True)
+
+    def _ways_in(self) -> str:
         ways = []
         if self.smtp_after_pop:
             ways.append("log in by POP3 or IMAP4 first")
         if self.auth_offered:
             ways.append("use SMTP authentication")
-        what = f"Relaying to <{recipient}> denied" if recipient else "Relaying denied"
-        how = ", or ".join(ways) or "this server relays for nobody"
-        return Decision("no login", Reply(550, "5.7.1", f"{what}: {how}"), relay_refusal=True)
+        return ", or ".join(ways)
 
 
 def sender_refused(sender: str, user: str) -> Reply:
