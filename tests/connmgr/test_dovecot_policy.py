@@ -404,7 +404,7 @@ class TestServer:
         self, policy: Any, tmp_path: Path
     ) -> None:
         path = tmp_path / "socket"
-        installation = policy(listen=[], api_key_file=None, socket=str(path))
+        installation = policy(socket=str(path))
         async with serving(installation) as (desk, _):
             form = {"login": "alice", "remote": "192.0.2.1", "protocol": "imap", "success": "true"}
             async with (

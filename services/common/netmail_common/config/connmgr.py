@@ -69,6 +69,7 @@ class DovecotPolicyConfig(Section):
     listen: list[Address] = []
     """By TLS, unless on loopback."""
     socket: Path | None = None
+    """A Unix socket; whoever can open it may report, without a key."""
     allowed_sources: list[NetworkRange] = []
     """Who may ask by TCP; everybody else gets silence. May not overlap a shared network."""
     api_key_file: Path | None = None

@@ -26,7 +26,7 @@ from netmail_common.tls import ServerTls
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
-from netmail_connmgr.adapters.stream_listener import ListenerSetup, accept_streams
+from netmail_connmgr.adapters.stream_listener import LOCAL, ListenerSetup, accept_streams
 from netmail_connmgr.domain.connections import ConnectionQuestion, Service, Verdict
 from netmail_connmgr.domain.door import Candidate
 from netmail_connmgr.domain.front_desk import FrontDeskUnavailable
@@ -171,7 +171,7 @@ class DovecotPolicy:
     """Answers requests; belongs to one event loop.
 
     Args:
-        api_key: that every request must bring; empty: none.
+        api_key: that every request by TCP must bring.
     """
 
     def __init__(self, setup: FrontEndSetup, book: AddressBook, api_key: bytes) -> None:
@@ -186,7 +186,7 @@ class DovecotPolicy:
         """The protocol of one connection."""
         if self._server is None:
             self._server = web.Server(self._handle)
-        return _Http(self._server, lambda: self._refuse(peer, "not HTTP"), ended)
+        return _Http(self._server, peer, lambda: self._refuse(peer, "not HTTP"), ended)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -194,7 +194,7 @@ class DovecotPolicy:
             await self._server.shutdown(_DRAIN)
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        peer = request.remote or "local"
+        peer = request.remote or LOCAL
         if not self._has_key(request):
             self._refuse(peer, "wrong API key")
             return _response(403)
@@ -264,8 +264,8 @@ class DovecotPolicy:
         )
 
     def _has_key(self, request: web.BaseRequest) -> bool:
-        if not self._api_key:  # a Unix socket, which has an owner and a group
-            return True
+        if isinstance(request.protocol, _Http) and request.protocol.peer == LOCAL:
+            return True  # the Unix socket has an owner and a group
         given = request.headers.get("X-API-Key", "")
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._api_key)
 
@@ -282,7 +282,11 @@ class _Http(web.RequestHandler):
     """A connection that says when it is over, and tells nobody what was wrong with his HTTP."""
 
     def __init__(
-        self, server: web.Server, malformed: Callable[[], None], ended: Callable[[], None]
+        self,
+        server: web.Server,
+        peer: str,
+        malformed: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         super().__init__(
             server,
@@ -294,6 +298,7 @@ class _Http(web.RequestHandler):
             lingering_time=0,
             auto_decompress=False,
         )
+        self.peer = peer
         self._malformed = malformed
         self._ended = ended
 

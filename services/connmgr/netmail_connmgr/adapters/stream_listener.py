@@ -18,7 +18,7 @@ from netmail_common.tls import ServerTls
 
 from netmail_connmgr.adapters import metrics
 
-__all__ = ["ListenerSetup", "ProtocolFactory", "accept_streams"]
+__all__ = ["LOCAL", "ListenerSetup", "ProtocolFactory", "accept_streams"]
 
 log = get_logger(__name__)
 
@@ -27,6 +27,9 @@ _ACCEPT_BATCH = 64
 _HANDSHAKE_TIMEOUT = 10.0
 _NO_DESCRIPTORS_PAUSE = 0.1
 _SOCKET_MODE = 0o660
+
+LOCAL = "local"
+"""The peer behind a Unix socket."""
 
 ProtocolFactory = Callable[[str, Callable[[], None]], asyncio.BaseProtocol]
 """Makes the protocol of a connection from its peer, for the log, and of what to call at its end."""
@@ -152,7 +155,7 @@ class _Listener:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, connection: socket.socket, address: Address | None) -> None:
-        peer = "local" if address is None else str(address)
+        peer = LOCAL if address is None else str(address)
         place = _Place(self)
         security: dict[str, Any] = {}
         if self._setup.tls is not None and address is not None:
