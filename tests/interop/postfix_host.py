@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,8 @@ myhostname = postfix.test
 mydestination =
 alias_maps =
 alias_database =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
+inet_interfaces = {interfaces}
+inet_protocols = all
 mynetworks = 127.0.0.0/8
 disable_dns_lookups = yes
 smtpd_peername_lookup = no
@@ -104,8 +104,20 @@ class PostfixHost:
 
 
 @contextmanager
-def postfix_host(settings: Mapping[str, str]) -> Iterator[PostfixHost]:
+def postfix_host(
+    settings: Mapping[str, str] | Callable[[Path], str],
+    *,
+    interfaces: str = "127.0.0.1",
+    prefix: Sequence[str] = (),
+    answers: Callable[[int], bool] = greets,
+) -> Iterator[PostfixHost]:
     """Runs Postfix with SETTINGS added to its main.cf.
+
+    Args:
+        settings: by name; or a function that makes their text, of the queue directory.
+        interfaces: addresses to listen on.
+        prefix: a command that runs it, such as `ip netns exec NAME`.
+        answers: whether its port greets.
 
     Skips the test without Debian's postfix, or without root, which its master needs.
     """
@@ -114,12 +126,23 @@ def postfix_host(settings: Mapping[str, str]) -> Iterator[PostfixHost]:
     # Not below pytest's own folder, which nobody but root may enter.
     with tempfile.TemporaryDirectory(prefix="netmail-postfix-") as folder:
         Path(folder).chmod(0o755)
-        with _running(Path(folder), settings) as host:
+        if not callable(settings):
+            text = "".join(f"{key} = {value}\n" for key, value in settings.items())
+            make = lambda _: text  # noqa: E731
+        else:
+            make = settings
+        with _running(Path(folder), make, interfaces, prefix, answers) as host:
             yield host
 
 
 @contextmanager
-def _running(root: Path, settings: Mapping[str, str]) -> Iterator[PostfixHost]:
+def _running(
+    root: Path,
+    settings: Callable[[Path], str],
+    interfaces: str,
+    prefix: Sequence[str],
+    answers: Callable[[int], bool],
+) -> Iterator[PostfixHost]:
     port = free_port()
     config, queue, data, mail = (root / name for name in ("etc", "queue", "data", "mail"))
     for folder in (config, queue, data, mail):
@@ -127,30 +150,43 @@ def _running(root: Path, settings: Mapping[str, str]) -> Iterator[PostfixHost]:
     shutil.chown(data, "postfix")
     shutil.chown(mail, "nobody", "nogroup")
     owner = mail.stat()
-    text = _MAIN.format(queue=queue, data=data, mail=mail, uid=owner.st_uid, gid=owner.st_gid)
-    text += "".join(f"{key} = {value}\n" for key, value in settings.items())
+    text = _MAIN.format(
+        queue=queue,
+        data=data,
+        mail=mail,
+        uid=owner.st_uid,
+        gid=owner.st_gid,
+        interfaces=interfaces,
+    )
+    text += settings(queue)
     (config / "main.cf").write_text(text)
     (config / "master.cf").write_text(_MASTER.format(port=port))
     env = {**os.environ, "MAIL_CONFIG": str(config)}
     with (root / "out").open("wb") as out:
         process = subprocess.Popen(
-            ["/usr/sbin/postfix", "-c", str(config), "start-fg"], stdout=out, stderr=out, env=env
-        )
+            [*prefix, "/usr/sbin/postfix", "-c", str(config), "start-fg"],
+            stdout=out, stderr=out, env=env,
+        )  # fmt: skip
     host = PostfixHost(port, config, mail, data / "maillog")
     try:
-        _wait_for_greeting(process, host, root / "out")
+        _wait_for_greeting(process, host, root / "out", answers)
         yield host
     finally:
         subprocess.run(
-            ["/usr/sbin/postfix", "-c", str(config), "abort"],
+            [*prefix, "/usr/sbin/postfix", "-c", str(config), "abort"],
             check=False, capture_output=True, env=env,
         )  # fmt: skip
         process.wait(30)
 
 
-def _wait_for_greeting(process: subprocess.Popen[bytes], host: PostfixHost, out: Path) -> None:
+def _wait_for_greeting(
+    process: subprocess.Popen[bytes],
+    host: PostfixHost,
+    out: Path,
+    answers: Callable[[int], bool],
+) -> None:
     deadline = time.monotonic() + 30
-    while not greets(host.port):
+    while not answers(host.port):
         assert process.poll() is None, out.read_text(errors="replace") + host.log_text()
         assert time.monotonic() < deadline, host.log_text()
         time.sleep(0.05)
