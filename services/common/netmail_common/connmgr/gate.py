@@ -30,13 +30,17 @@ from netmail_common.sliding_windows import SlidingWindows
 __all__ = ["Admission", "Door", "Gate", "RelayAnswer", "Visitor"]
 
 log = get_logger(__name__)
+K = TypeVar("K")
 T = TypeVar("T")
 
 _FRESHLY_SUSPECTED = 60.0
 """Seconds for which this process asks about whom it has seen fail, whatever the stream says."""
 _SUCCESS_COUNTS_FOR = 3600.0
 """Seconds for which a user's success from a network is not reported again."""
+_NAME_LASTS = 600.0
+"""Seconds for which it is remembered whose name was typed."""
 _MAX_REMEMBERED = 100_000
+_MAX_COMMENT = 300
 
 
 class Door(Enum):
@@ -131,6 +135,7 @@ class Gate:
         self._check_connections = False
         self._suspects = _Suspects()
         self._fresh: dict[UserKey | bytes, float] = {}
+        self._names: dict[str, tuple[UserKey, float]] = {}
         self._welcomed: dict[tuple[UserKey, bytes], float] = {}
         self._reports: set[asyncio.Task[object]] = set()
         self._prefix = f"{secrets.token_hex(8)}.{os.getpid()}."
@@ -150,17 +155,27 @@ class Gate:
             case _:
                 pass
 
+    def asks_about(self, visitor: Visitor) -> bool:
+        """Whether `connecting` has to ask, and may take its time."""
+        return self._check_connections or self._suspected(self._network(visitor))
+
     async def connecting(self, visitor: Visitor) -> Admission:
         """Whether a client may connect."""
-        if not self._check_connections and not self._suspected(self._network(visitor)):
+        if not self.asks_about(visitor):
             return _WELCOME
         return await self._check(visitor)
 
     async def may_try(self, visitor: Visitor, typed_name: str) -> Admission:
-        """Whether a password is to be looked at that came with a name as it was typed."""
-        if not self._suspected(self._network(visitor)):
-            return _WELCOME
-        return await self._check(visitor, typed_name=typed_name)
+        """Whether a password is to be looked at that came with a name as it was typed.
+
+        Whose name that is, is known here if a login with it failed a while ago.
+        """
+        user, until = self._names.get(typed_name, (None, 0.0))
+        if user is not None and until > self._clock() and self._suspected(user):
+            return await self._check(visitor, user=user)
+        if self._suspected(self._network(visitor)):
+            return await self._check(visitor, typed_name=typed_name)
+        return _WELCOME
 
     async def succeeded(self, visitor: Visitor, user: UserKey) -> Admission:
         """Whether a user may log in who has proved who he is.
@@ -193,6 +208,8 @@ class Gate:
             login_failed=pb.LoginFailed(),
         )
         result = await self._ask(lambda client: client.report_event(event))
+        if user is not None:
+            _remember(self._names, typed_name, (user, self._clock() + _NAME_LASTS))
         delay = result.delay_ms / 1000 if result is not None else 0.0
         if delay:
             # The stream will say so too, a moment later.
@@ -289,7 +306,7 @@ class Gate:
         return Admission(
             allowed=not denied,
             permanent=decision.verdict == pb.CONNECTION_VERDICT_DENY_PERMANENT,
-            comment=decision.comment,
+            comment=_one_line(decision.comment),
             require_auth=decision.require_auth,
             delay=decision.delay_ms / 1000,
             rule=decision.rule,
@@ -375,11 +392,16 @@ class _Suspects:
             self._known, self._coming, self._everybody = target, None, False
 
 
+def _one_line(text: str) -> str:
+    """What may be told to a client, whoever wrote it."""
+    return "".join(one for one in text[:_MAX_COMMENT] if one.isascii() and one.isprintable())
+
+
 def _message(user: UserKey | None) -> pb.UserKey | None:
     return None if user is None else pb.UserKey(name=user.name, context=user.context)
 
 
-def _remember(where: dict[T, float], key: T, until: float) -> None:
+def _remember(where: dict[K, T], key: K, value: T) -> None:
     if len(where) >= _MAX_REMEMBERED:
         where.clear()
-    where[key] = until
+    where[key] = value

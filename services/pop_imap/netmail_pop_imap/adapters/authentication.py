@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from netmail_common.connmgr.gate import Door, Visitor
 from netmail_common.connmgr.guarded_directory import GuardedDirectory
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser
@@ -18,6 +17,7 @@ from netmail_common.sasl import (
     run_sasl,
 )
 
+from netmail_pop_imap.adapters.admission import visitor_of
 from netmail_pop_imap.adapters.connection import Connection
 from netmail_pop_imap.adapters.metrics import LOGINS
 from netmail_pop_imap.protocol.errors import (
@@ -35,8 +35,6 @@ log = get_logger(__name__)
 
 MAX_FAILURE_DELAY = 8.0
 """Seconds before a failure is answered, at most."""
-
-_DOORS = {"pop3": Door.POP3, "imap": Door.IMAP}
 
 _OUTCOMES: dict[type[AuthError], str] = {
     AuthFailed: "failed",
@@ -80,9 +78,7 @@ async def authenticate_password(
 def _directory(connection: Connection) -> GuardedDirectory:
     """The directory, as far as it may answer this client."""
     context = connection.context
-    visitor = Visitor(
-        connection.client.address, _DOORS[context.listener.protocol], context.listener.name
-    )
+    visitor = visitor_of(connection.client, context.listener)
     return GuardedDirectory(context.directory, context.gate, visitor)
 
 

@@ -15,10 +15,11 @@ from netmail_common.logging import get_logger
 from netmail_common.reset import reset
 from netmail_common.tls import ServerTls
 
+from netmail_pop_imap.adapters.admission import check_welcome, is_asked_about
 from netmail_pop_imap.adapters.context import ListenerContext
 from netmail_pop_imap.adapters.metrics import COMMAND_SECONDS
 from netmail_pop_imap.domain.session import Ending
-from netmail_pop_imap.protocol.errors import InternalError, ReplyError
+from netmail_pop_imap.protocol.errors import InternalError, NotWelcome, ReplyError
 
 log = get_logger(__name__)
 
@@ -34,8 +35,8 @@ _LINGER = 5.0
 class Connection(asyncio.Protocol):
     """Base class of the public connections.
 
-    A subclass implements `greeting`, `feed`, `step`, `backlog`, `reply_error`, `farewell`, and
-    `finished`, and calls `write`, `start`, `close`, `upgrade_tls` and `logged_in`.
+    A subclass implements `greeting`, `turned_away`, `feed`, `step`, `backlog`, `reply_error`,
+    `farewell` and `finished`, and calls `write`, `start`, `close`, `upgrade_tls` and `logged_in`.
 
     Life: greeting -> feed(bytes) -> step() until it returns False -> ... -> finished().
     """
@@ -101,6 +102,10 @@ class Connection(asyncio.Protocol):
 
     def greeting(self) -> bytes:
         """The first line to the client."""
+        raise NotImplementedError
+
+    def turned_away(self, error: NotWelcome) -> bytes:
+        """What a client is told instead of the greeting."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
@@ -278,8 +283,11 @@ class Connection(asyncio.Protocol):
         self.context.sessions.add(self)
         self._deadline = self.loop.time() + self.context.limits.login_timeout
         self._arm(self.context.limits.login_timeout)
-        self.write(self.greeting())
-        self.flush()
+        if is_asked_about(self.client, self.context):
+            self.start(self._admit(), "CONNECT")
+        else:
+            self.write(self.greeting())
+            self.flush()
 
     def data_received(self, data: bytes) -> None:
         """Takes a whole buffer and executes what is complete."""
@@ -386,6 +394,15 @@ class Connection(asyncio.Protocol):
         if self._at_end is not None:
             self._say_farewell()
         self.pump()
+
+    async def _admit(self) -> None:
+        try:
+            await check_welcome(self.client, self.context)
+        except NotWelcome as error:
+            self.write(self.turned_away(error))
+            self.close()
+        else:
+            self.write(self.greeting())
 
     async def _handshake(self) -> None:
         tls = cast("ServerTls", self.context.tls)

@@ -19,7 +19,7 @@ from netmail_pop_imap.adapters.imap_session import Handler, ImapSession
 from netmail_pop_imap.adapters.metrics import COMMANDS, LOGINS
 from netmail_pop_imap.domain.imap_mailbox import View
 from netmail_pop_imap.domain.imap_states import State, capabilities
-from netmail_pop_imap.protocol.errors import PlaintextRefused, ReplyError
+from netmail_pop_imap.protocol.errors import NotWelcome, PlaintextRefused, ReplyError
 from netmail_pop_imap.protocol.imap import commands as c
 from netmail_pop_imap.protocol.imap import reader as r
 from netmail_pop_imap.protocol.imap.errors import BadCommand, Refused
@@ -41,6 +41,10 @@ class ImapConnection(ImapSession):
         """The banner, with capabilities."""
         text = f"{self.context.server.host_name} IMAP4rev1 ready"
         return f"* OK [CAPABILITY {self._capabilities()}] {text}\r\n".encode("ascii")
+
+    def turned_away(self, error: NotWelcome) -> bytes:
+        """BYE."""
+        return error.imap_greeting()
 
     # Any state.
 

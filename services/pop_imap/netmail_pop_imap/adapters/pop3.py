@@ -26,6 +26,7 @@ from netmail_pop_imap.protocol import pop3
 from netmail_pop_imap.protocol.errors import (
     BadCommand,
     LoginRevoked,
+    NotWelcome,
     PlaintextRefused,
     ReplyError,
 )
@@ -59,6 +60,10 @@ class Pop3Connection(Connection):
     def greeting(self) -> bytes:
         """The banner."""
         return ok(f"{self.context.server.host_name} POP3 ready")
+
+    def turned_away(self, error: NotWelcome) -> bytes:
+        """The -ERR line."""
+        return error.pop3_reply()
 
     def feed(self, data: bytes) -> None:
         """To the line reader."""

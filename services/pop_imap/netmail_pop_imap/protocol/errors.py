@@ -77,6 +77,27 @@ class LoginRevoked(LoginFailed):
     default_text = "login was revoked"
 
 
+class NotWelcome(ReplyError):
+    """The client may not connect: instead of a greeting (RFC 3206 SYS/PERM)."""
+
+    pop3_code = b"SYS/PERM"
+    ends = True
+    default_text = "you may not connect"
+
+    def imap_greeting(self) -> bytes:
+        """The whole BYE (RFC 3501 7.1.5)."""
+        code = b"" if self.imap_code is None else b"[" + self.imap_code + b"] "
+        return b"* BYE " + code + self.text.encode("ascii", "replace") + b"\r\n"
+
+
+class NotWelcomeNow(NotWelcome):
+    """The client may not connect for a while (RFC 3206 SYS/TEMP, RFC 5530 UNAVAILABLE)."""
+
+    pop3_code = b"SYS/TEMP"
+    imap_code = b"UNAVAILABLE"
+    default_text = "you may not connect now, try again later"
+
+
 class PlaintextRefused(ReplyError):
     """A password in the clear, on a listener that does not allow it (RFC 2595, RFC 5530)."""
 
