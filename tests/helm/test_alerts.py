@@ -1,0 +1,184 @@
+"""Alerts: each fires when its cause is made, is quiet otherwise, and has its runbook."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helm.rendering import render
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "helm" / "netmail" / "charts").glob("*/files/alerts/*.yaml"))
+DASHBOARDS = sorted((ROOT / "helm" / "netmail" / "charts").glob("*/files/dashboard.json"))
+RULES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES}
+
+_RISING, _STILL = "0+60x60", "7+0x60"
+
+
+def histogram(series: str, labels: str = "") -> dict[str, str]:
+    """A histogram all of whose observations are above the largest bucket but one."""
+    return {
+        f'{series}_bucket{{{labels}le="0.001"}}': "0+0x60",
+        f'{series}_bucket{{{labels}le="30"}}': "0+0x60",
+        f'{series}_bucket{{{labels}le="+Inf"}}': _RISING,
+    }
+
+
+def quick(series: str, labels: str = "") -> dict[str, str]:
+    """A histogram all of whose observations are in the smallest bucket."""
+    return {
+        f'{series}_bucket{{{labels}le="0.001"}}': _RISING,
+        f'{series}_bucket{{{labels}le="+Inf"}}': _RISING,
+    }
+
+
+def rising(series: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Fires while a counter grows."""
+    return {series: _RISING}, {series: _STILL}
+
+
+def above(series: str, high: float, low: float) -> tuple[dict[str, str], dict[str, str]]:
+    """Fires while a gauge is high."""
+    return {series: f"{high}+0x60"}, {series: f"{low}+0x60"}
+
+
+CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "NetmailConnectionManagerAbsent": ({}, {"netmail_connmgr_logins": "0+0x60"}),
+    "NetmailLoginStoreDown": above('netmail_connmgr_store_up{instance="a"}', 0, 1),
+    "NetmailLoginStoreSlow": (
+        histogram("netmail_connmgr_store_seconds", 'operation="find",'),
+        quick("netmail_connmgr_store_seconds", 'operation="find",'),
+    ),
+    "NetmailLoginTableFull": rising('netmail_connmgr_registrations_total{outcome="table full"}'),
+    "NetmailRegistrationsDropped": rising("netmail_connmgr_waiting_registrations_dropped_total"),
+    "NetmailWatchersCutOff": rising("netmail_connmgr_watchers_cut_off_total"),
+    "NetmailRateExceeded": rising('netmail_connmgr_rates_exceeded_total{way="auth",rate="user"}'),
+    "NetmailPasswordGuessing": (
+        {'netmail_connmgr_failed_logins_total{service="imap"}': "0+600x60"},
+        {'netmail_connmgr_failed_logins_total{service="imap"}': "0+30x60"},
+    ),
+    "NetmailCountersUnavailable": rising("netmail_connmgr_counters_unavailable_total"),
+    "NetmailAuditEntriesLost": rising("netmail_connmgr_audit_entries_lost_total"),
+    "NetmailLegacyUdpFaults": (
+        {'netmail_connmgr_udp_faults_total{fault="short"}': "0+600x60"},
+        {'netmail_connmgr_udp_faults_total{fault="short"}': "0+30x60"},
+    ),
+    "NetmailRelayUndecided": rising(
+        'netmail_smtp_relay_decisions_total{reason="connection manager unreachable"}'
+    ),
+    "NetmailReplicaStale": above('netmail_smtp_replica_age_seconds{instance="a"}', 60, 2),
+    "NetmailSubmissionsFail": (
+        {
+            'netmail_smtp_messages_total{code="451"}': "0+20x60",
+            'netmail_smtp_messages_total{code="250"}': "0+100x60",
+        },
+        {
+            'netmail_smtp_messages_total{code="451"}': "0+2x60",
+            'netmail_smtp_messages_total{code="250"}': "0+100x60",
+        },
+    ),
+    "NetmailDeliveriesDeferred": (
+        {
+            'netmail_deliver_recipients_total{outcome="deferred",way="smtp"}': "0+80x60",
+            'netmail_deliver_recipients_total{outcome="delivered",way="smtp"}': "0+20x60",
+        },
+        {
+            'netmail_deliver_recipients_total{outcome="deferred",way="smtp"}': "0+20x60",
+            'netmail_deliver_recipients_total{outcome="delivered",way="smtp"}': "0+80x60",
+        },
+    ),
+    "NetmailDeliverAbsent": ({}, {"netmail_deliver_items_under_way": "0+0x60"}),
+    "NetmailRegistrationsWaiting": above("netmail_pop_imap_registrations_waiting", 3, 0),
+    "NetmailLoginsUnavailable": rising('netmail_pop_imap_logins_total{outcome="unavailable"}'),
+    "NetmailNmapAbsent": ({}, {"netmail_nmap_store_bytes": "4096+0x60"}),
+    "NetmailQueueOld": above('netmail_nmap_queue_oldest_due_seconds{instance="a"}', 1000, 10),
+    "NetmailStoreCommitSlow": (
+        histogram("netmail_nmap_store_commit_seconds", 'instance="a",'),
+        quick("netmail_nmap_store_commit_seconds", 'instance="a",'),
+    ),
+    "NetmailRevocationsPending": above('netmail_nmap_pending_revocations{instance="a"}', 2, 0),
+    "NetmailPasswordHashingBusy": above('netmail_nmap_password_hash_waiting{instance="a"}', 64, 2),
+}
+
+
+def promtool(*argv: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool (Debian package prometheus)")
+    return subprocess.run(
+        ["promtool", *argv], check=False, capture_output=True, text=True, cwd=folder, timeout=120
+    )
+
+
+def test_every_alert_is_tried_and_nothing_else() -> None:
+    assert set(CASES) == set(RULES)
+    assert all(rule["alert"] == name for name, rule in RULES.items())
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    runbooks = ROOT / "docs" / "runbooks"
+    assert {path.stem for path in runbooks.glob("Netmail*.md")} == set(RULES)
+    listed = (runbooks / "README.md").read_text(encoding="utf-8")
+    for name, rule in RULES.items():
+        assert rule["annotations"]["runbook"] == f"docs/runbooks/{name}.md"
+        assert f"({name}.md) | {rule['labels']['severity']} |" in listed
+
+
+def test_every_series_that_is_asked_for_exists_in_an_agent() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "services").rglob("*.py"))
+    for name, rule in RULES.items():
+        for series in re.findall(r"netmail_([a-z_]+)", rule["expr"]):
+            plain = re.sub(r"(_total|_seconds_bucket|_seconds|)$", "", series)
+            assert f'"{series}"' in source or f'"{plain}"' in source, (name, series)
+
+
+def test_alerts_fire_when_their_cause_is_made_and_are_quiet_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(
+        yaml.safe_dump({"groups": [{"name": "netmail", "rules": list(RULES.values())}]})
+    )
+    tests = [
+        test
+        for name, (firing, quiet) in CASES.items()
+        for test in (_test(name, firing, fires=True), _test(name, quiet, fires=False))
+    ]
+    document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
+    checked = promtool("check", "rules", "rules.yaml", folder=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    done = promtool("test", "rules", "tests.yaml", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _test(name: str, series: dict[str, str], *, fires: bool) -> dict[str, Any]:
+    return {
+        "name": f"{name}, {'firing' if fires else 'quiet'}",
+        "interval": "1m",
+        "input_series": [{"series": one, "values": values} for one, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)',
+                "eval_time": "50m",
+                "exp_samples": [{"labels": "{}", "value": 1 if fires else 0}],
+            }
+        ],
+    }
+
+
+def test_the_charts_carry_the_alerts_and_dashboards() -> None:
+    charts = ("connmgr", "nmap", "smtp", "pop-imap")
+    on = {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}
+    rendered = render({"domain": "example.org", **dict.fromkeys(charts, on)})
+    rules = [
+        rule
+        for one in rendered.of_kind("PrometheusRule")
+        for group in one["spec"]["groups"]
+        for rule in group["rules"]
+    ]
+    assert {rule["alert"]: rule for rule in rules} == RULES
+    for chart in charts:
+        held = rendered.object("ConfigMap", f"netmail-{chart}-dashboard")["data"]
+        assert json.loads(held[f"netmail-{chart}.json"])["panels"]
