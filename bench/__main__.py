@@ -14,6 +14,7 @@ BENCHMARKS = {
     "imap": (("dovecot",), "dovecot-imapd"),
     "deliver": (("smtp-sink", "postfix"), "postfix"),
     "relay_decision": ((), ""),
+    "guessing": ((), ""),
 }
 """Name: the programs it needs and the Debian package that has them."""
 
