@@ -37,7 +37,7 @@ _FRESHLY_SUSPECTED = 60.0
 """Seconds for which this process asks about whom it has seen fail, whatever the stream says."""
 _SUCCESS_COUNTS_FOR = 3600.0
 """Seconds for which a user's success from a network is not reported again."""
-_NAME_LASTS = 600.0
+_NAME_LASTS = 3600.0
 """Seconds for which it is remembered whose name was typed."""
 _MAX_REMEMBERED = 100_000
 _MAX_COMMENT = 300
