@@ -27,6 +27,8 @@ def seeds() -> Iterable[bytes]:
         ("4.3.2.1.LOGINS.example", "TXT"),
         (v6, "A"),
         ("3.2.1.logins.example", "A"),
+        ("04.3.2.1.logins.example", "A"),
+        ("255.3.2.256.logins.example", "A"),
         ("logins.example", "SOA"),
         ("logins.example", "AXFR"),
         ("www.example", "A"),

@@ -18,6 +18,7 @@ def seeds() -> Iterable[bytes]:
     yield b"\x40LOGIN 192.0.2.1 alice\r\n\r\nQUERY 192.0.2.1\r\n\r\nQUIT\r\n\r\n"
     yield b"\x01LOGOUT 2001:db8::1\n\n\r\n\r\nQUERY ::ffff:192.0.2.1\r\n\n"
     yield b"\x03LOGIN fe80::1%eth0 a b\xc3\xab\r\n\r\nLOGIN 192.0.2.01 \xff\r\n\r\n"
+    yield b"\xffLOGIN 192.0.2.1 " + b"x" * 1100 + b"\r\n\r\nQUIT\r\n\r\n"
     yield b"\x07QUERY 1\r\nQUERY 192.0.2.1\r\n\r\nHELO\r\n\r\nquit\n\r\n"
 
 
@@ -64,4 +65,5 @@ def _has_words(block: bytes, request: Request) -> bool:
     words = lines[0].decode(errors="replace").split(None, 2)
     if not words or words[0].upper() != request.verb.value:
         return False
-    return request.verb is not Verb.LOGIN or words[2].rstrip() == request.user
+    user = words[2].rstrip() if len(words) > 2 else ""
+    return request.verb is not Verb.LOGIN or user == request.user
