@@ -10,6 +10,7 @@ from netmail.connmgr.v1.connmgr_pb2_grpc import (
     add_ConnectionManagerServiceServicer_to_server as _add_to_server,
 )
 from netmail_common.certificates import Identity
+from netmail_common.command_line import AgentArguments
 from netmail_common.config import ConfigError, ConnectionManagerConfig, Installation
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
@@ -25,8 +26,14 @@ from netmail_connmgr.adapters.memory_store import boot_time
 from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.connections import connection_rules
-from netmail_connmgr.app.front_ends import front_ends
+from netmail_connmgr.app.front_ends import front_ends, prepare
 from netmail_connmgr.app.stores import open_store
+from netmail_connmgr.app.workers import (
+    owner_target,
+    run_worker,
+    worker_command,
+    worker_processes,
+)
 from netmail_connmgr.domain.suspicions import SuspicionBook
 
 __all__ = ["Running", "connection_manager", "run"]
@@ -53,10 +60,16 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def connection_manager(installation: Installation, name: str) -> AsyncIterator[Running]:
+async def connection_manager(
+    installation: Installation, name: str, command: Sequence[str] = ()
+) -> AsyncIterator[Running]:
     """Serves a Connection Manager of the installation until the block ends, then drains.
 
-    Raises: ConfigError.
+    Args:
+        command: command line of its workers, but for their index; empty: this process serves the
+            front ends itself, whatever front_end_workers says.
+
+    Raises: ConfigError; OSError.
     """
     config = _config(installation, name)
     rules = _rules(installation, name)
@@ -99,18 +112,29 @@ async def connection_manager(installation: Installation, name: str) -> AsyncIter
         )
         stack.callback(service.drain)
         setup = FrontEndSetup(installation, name, rules, service.desk)
-        front_end_ports = await stack.enter_async_context(front_ends(setup))
+        front_end_ports: Mapping[str, Sequence[int]] = {}
+        if config.front_end_workers and command:
+            prepare(setup)  # says what is wrong before any worker is started
+            owner = owner_target(config.listen[0], bound.ports[0])
+            await stack.enter_async_context(
+                worker_processes(config.front_end_workers, command, owner)
+            )
+        else:
+            front_end_ports = await stack.enter_async_context(front_ends(setup))
         health.set_ready(True)
         log.info("serving", listen=config.listen, table=store.instance_id)
         yield Running(bound.ports, http_port, front_end_ports)
 
 
-async def run(installation: Installation, name: str, lifecycle: Lifecycle) -> None:
-    """Serves until the drain.
+async def run(arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle) -> None:
+    """Serves until the drain; as a worker the front ends only.
 
-    Raises: ConfigError.
+    Raises: ConfigError; OSError.
     """
-    async with connection_manager(installation, name):
+    if arguments.worker is not None:
+        await run_worker(installation, arguments.name, arguments.worker, lifecycle)
+        return
+    async with connection_manager(installation, arguments.name, worker_command(arguments)):
         lifecycle.announce_ready()
         await lifecycle.wait_for_drain()
 

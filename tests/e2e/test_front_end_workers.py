@@ -1,0 +1,122 @@
+"""Front ends in worker processes: they ask the one process that owns the table."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import yaml
+
+from tests.connmgr.legacy_udp.agents import agent
+from tests.connmgr.legacy_udp.vectors import ACCESS_HASH
+from tests.support.installation import free_port
+
+
+@contextlib.asynccontextmanager
+async def workers(folder: Path, certificates: Path, count: int) -> AsyncIterator[tuple[int, int]]:
+    """A Connection Manager with so many workers, as a command: its process and its UDP port."""
+    (folder / "hash").write_text(ACCESS_HASH.hex(), encoding="ascii")
+    port = free_port()
+    config = {
+        "grpc": {"certificates": str(certificates)},
+        "connection_managers": [
+            {
+                "name": "cm1",
+                "listen": [f"127.0.0.1:{free_port()}"],
+                "loopback_grants": True,
+                "front_end_workers": count,
+                "legacy_udp": {
+                    "listen": [f"127.0.0.1:{port}"],
+                    "allowed_sources": ["127.0.0.1/32"],
+                    "access_hash_file": str(folder / "hash"),
+                    "plain": True,
+                },
+            }
+        ],
+        "messaging_servers": [
+            {
+                "name": "mail1",
+                "host_name": "mail.example.org",
+                "domains": ["example.org"],
+                "connection_manager": "cm1",
+                "contexts": [{"name": "users.demo"}],
+                "nmap": {"listen": ["127.0.0.1:0"]},
+            }
+        ],
+    }
+    file = folder / "netmail.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    ready_read, ready_write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "netmail_connmgr"),
+        *("--config", str(file), "--state", str(folder), "--name", "cm1"),
+        pass_fds=[ready_write],
+        env={**os.environ, "NETMAIL_READY_FD": str(ready_write)},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    os.close(ready_write)
+    try:
+        assert await asyncio.to_thread(os.read, ready_read, 100) == b"ready\n"
+        yield process.pid, port
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 60) == 0
+    finally:
+        os.close(ready_read)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_an_agent_may_land_on_another_worker_at_each_request(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async with workers(tmp_path, certificates, 2) as (pid, port):
+        assert len(children(pid)) == 2
+        async with agent(port) as pop:
+            assert (await pop.authenticated("192.0.2.1", "alice")).result == 0
+        # Each request from a new socket, as the library does it: the kernel spreads them.
+        for _ in range(40):
+            async with agent(port) as smtp:
+                smtp.password = pop.password
+                answer = await smtp.ask_once(1, "RELAY", "192.0.2.1")
+                assert (answer.result, answer.text) == (3, "alice")
+
+
+async def test_a_worker_that_is_killed_comes_back_and_the_table_stays(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async with workers(tmp_path, certificates, 1) as (pid, port), agent(port) as host:
+        await host.authenticated("192.0.2.1", "alice")
+        (worker,) = children(pid)
+        os.kill(worker, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(TimeoutError, OSError):
+                    await host.send(host.request(1, "RELAY", "192.0.2.1"))
+                    reply = await host.reply(0.5)
+                    break
+        assert reply[:1] == b"\3"
+
+
+async def test_workers_end_with_the_owner_and_answer_nothing_without_it(
+    tmp_path: Path, certificates: Path
+) -> None:
+    async with workers(tmp_path, certificates, 2) as (pid, port), agent(port) as host:
+        await host.authenticated("192.0.2.1", "alice")
+        left = children(pid)
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while any(Path(f"/proc/{worker}/exe").exists() for worker in left):
+                reply = b""
+                with contextlib.suppress(TimeoutError, OSError):
+                    await host.send(host.request(1, "RELAY", "192.0.2.1"))
+                    reply = await host.reply(0.2)
+                assert reply[:1] != b"\3"
