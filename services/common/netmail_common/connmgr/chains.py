@@ -16,15 +16,18 @@ class Chains:
 
     Slots of different keys may come together, once in 4,000,000,000: who cares compares what the
     slots stand for.
+
+    Args:
+        expected: slots that there will be, about: they come faster when there is room for them.
     """
 
-    def __init__(self) -> None:
-        self._heads = array("I", bytes(4 * _FIRST))
+    def __init__(self, expected: int = 0) -> None:
+        self._half = max(_FIRST, 1 << (expected - 1).bit_length() if expected > 0 else 0)
+        """Chains when the round of splitting began; it ends when they are twice as many."""
+        self._heads = array("I", bytes(4 * self._half))
         self._next = array("I", (0,))
         self._previous = array("I", (0,))
         self._hashes = array("I", (0,))
-        self._half = _FIRST
-        """Chains when the round of splitting began; it ends when they are twice as many."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -44,12 +47,18 @@ class Chains:
 
     def add(self, key: bytes, slot: int) -> None:
         """Files a slot that is in no chain."""
-        if slot >= len(self._next):
-            more = bytes(4 * (slot + 1 - len(self._next)))
-            for numbers in (self._next, self._previous, self._hashes):
+        following = self._next
+        if slot >= len(following):
+            more = bytes(4 * (slot + 1 - len(following)))
+            for numbers in (following, self._previous, self._hashes):
                 numbers.frombytes(more)
         self._hashes[slot] = hashed = hash(key) & _HASH
-        self._link(slot, self._chain(hashed))
+        chain = self._chain(hashed)
+        following[slot] = first = self._heads[chain]
+        self._previous[slot] = 0
+        if first:
+            self._previous[first] = slot
+        self._heads[chain] = slot
         self._count += 1
         if self._count > len(self._heads):
             self._split()
@@ -69,23 +78,22 @@ class Chains:
         chain = hashed & (2 * self._half - 1)
         return chain if chain < len(self._heads) else hashed & (self._half - 1)
 
-    def _link(self, slot: int, chain: int) -> None:
-        first = self._heads[chain]
-        self._next[slot], self._previous[slot] = first, 0
-        if first:
-            self._previous[first] = slot
-        self._heads[chain] = slot
-
     def _split(self) -> None:
-        """Adds a chain and moves to it what belongs there, keeping the order."""
-        old = len(self._heads) - self._half
-        self._heads.append(0)
-        if len(self._heads) == 2 * self._half:
-            self._half *= 2
-        slots = []
-        slot, self._heads[old] = self._heads[old], 0
+        """Adds a chain, and moves to it what belongs there of the one that it halves."""
+        heads, following, previous, bit = self._heads, self._next, self._previous, self._half
+        old, new = len(heads) - bit, len(heads)
+        slot, heads[old] = heads[old], 0
+        heads.append(0)
+        last = {old: 0, new: 0}
         while slot:
-            slots.append(slot)
-            slot = self._next[slot]
-        for slot in reversed(slots):
-            self._link(slot, self._chain(self._hashes[slot]))
+            chain = new if self._hashes[slot] & bit else old
+            before = previous[slot] = last[chain]
+            if before:
+                following[before] = slot
+            else:
+                heads[chain] = slot
+            last[chain] = slot
+            after, following[slot] = following[slot], 0
+            slot = after
+        if len(heads) == 2 * bit:
+            self._half *= 2

@@ -19,6 +19,7 @@ __all__ = [
     "LoginPacker",
     "Origin",
     "Origins",
+    "grants",
     "key_end",
     "login_key",
     "place_key",
@@ -34,6 +35,8 @@ _HEAD = struct.Struct("<BdBdBI")
 _TAGS = (0x19, 0x21, 0x2D)
 _TIMES = struct.Struct("<xdxd")
 _ORIGIN = struct.Struct("<xI")
+_NETWORKS = frozenset({4, 16})
+"""Octets of a network; a place that never grants has one more."""
 _PROTOCOLS = {
     pb.Protocol.Value(f"PROTOCOL_{protocol.name}"): protocol for protocol in LoginProtocol
 }
@@ -215,6 +218,11 @@ def place_of(record: bytes) -> bytes:
     if len(record) < 2 or record[0] != _PLACE or len(record) < 2 + record[1]:
         raise BadRecord("no place")
     return record[2 : 2 + record[1]]
+
+
+def grants(record: bytes) -> bool:
+    """Whether the place of a record may grant."""
+    return len(record) > 1 and record[1] in _NETWORKS
 
 
 def key_end(record: bytes) -> int:

@@ -15,12 +15,16 @@ __all__ = ["LoginRecords"]
 
 
 class LoginRecords:
-    """Records of logins in slots. A login keeps its slot as long as it is here."""
+    """Records of logins in slots. A login keeps its slot as long as it is here.
 
-    def __init__(self) -> None:
+    Args:
+        expected: how many there will be, about.
+    """
+
+    def __init__(self, expected: int = 0) -> None:
         self._records: list[bytes] = [b""]
         self._free = array("I")
-        self._places = Chains()
+        self._places = Chains(expected)
         self._wheel = ExpiryWheel()
 
     def __len__(self) -> int:
@@ -56,17 +60,21 @@ class LoginRecords:
         return 0
 
     def add(self, record: bytes) -> int:
-        """Keeps a record; its slot."""
-        expires, _ = times_of(record, key_end(record))
-        if self._free:
-            slot = self._free.pop()
-            self._records[slot] = record
-        else:
-            slot = len(self._records)
-            self._records.append(record)
-        self._places.add(place_key(place_of(record)), slot)
-        self._wheel.set(slot, expires)
-        return slot
+        """Keeps a record of a login that is not here; its slot."""
+        return self._add(record, record[: 2 + record[1]], key_end(record))
+
+    def put(self, record: bytes) -> int:
+        """Keeps a record, in the place of the login's earlier one; its slot.
+
+        Takes the longer the more logins the place has.
+        """
+        end = key_end(record)
+        place, key = record[: 2 + record[1]], record[:end]
+        for slot in self._places.find(place):
+            if self._records[slot].startswith(key):
+                self._records[slot] = record
+                return slot
+        return self._add(record, place, end)
 
     def replace(self, slot: int, record: bytes) -> None:
         """Keeps another record of the same login, which ends no earlier."""
@@ -95,3 +103,15 @@ class LoginRecords:
             else:
                 self._wheel.set(slot, expires)
         return over, looked
+
+    def _add(self, record: bytes, place: bytes, end: int) -> int:
+        expires, _ = times_of(record, end)
+        if self._free:
+            slot = self._free.pop()
+            self._records[slot] = record
+        else:
+            slot = len(self._records)
+            self._records.append(record)
+        self._places.add(place, slot)
+        self._wheel.set(slot, expires)
+        return slot

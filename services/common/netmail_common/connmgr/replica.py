@@ -221,7 +221,7 @@ class LoginReplica:
             self._networks = NetworkMap(rules)
         if event.resumed:
             return
-        self._table.clear()
+        self._table.clear(min(event.logins, self._max_logins))
         if self._mode is WatchMode.HELD:
             self._watcher.hold(self._held.begin_anew(), ())
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
 from netmail_common.connmgr.model import Login
-from netmail_common.connmgr.packed import LoginPacker, Origin, key_end, place_of
+from netmail_common.connmgr.packed import LoginPacker, Origin, grants
 from netmail_common.connmgr.records import LoginRecords
-from netmail_common.networks import network_of
 
 __all__ = ["ReplicaTable"]
 
@@ -30,14 +29,8 @@ class ReplicaTable:
 
     def put(self, record: bytes) -> None:
         """Takes a login in the place of the user's earlier one; not where it never grants."""
-        place = place_of(record)
-        if network_of(place) != place:
-            return
-        slot = self._records.find(record[: key_end(record)])
-        if slot:
-            self._records.replace(slot, record)
-        else:
-            self._records.add(record)
+        if grants(record):
+            self._records.put(record)
 
     def remove(self, key: bytes) -> None:
         """Ends a login, if it is here."""
@@ -64,7 +57,7 @@ class ReplicaTable:
         for slot in over:
             self._records.remove(slot)
 
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._records = LoginRecords()
+    def clear(self, expected: int = 0) -> None:
+        """Forgets everything; so many logins will come, about."""
+        self._records = LoginRecords(expected)
         self._packer = LoginPacker()
