@@ -173,6 +173,7 @@ class _Pages:
 
     def __init__(self, path: Path, question: AuditQuestion) -> None:
         self._question = question
+        self._needles = question.needles()
         self._file: BinaryIO = path.open("rb")
 
     def next_page(self) -> AuditPage | None:
@@ -183,7 +184,8 @@ class _Pages:
         lines = self._file.readlines(_BLOCK)
         if not lines:
             return None
-        found = ((self._question.matching(line), line) for line in lines)
+        worth_reading = [line for line in lines if all(one in line for one in self._needles)]
+        found = ((self._question.matching(line), line) for line in worth_reading)
         return [
             (record, line.decode().rstrip("\n")) for record, line in found if record is not None
         ]

@@ -1,6 +1,7 @@
 """What the audit log says: who logged in, relayed, was refused or revoked, in lines of JSON."""
 
 import base64
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -12,12 +13,14 @@ from enum import StrEnum
 from typing import Any
 
 from netmail_common.connmgr.model import UserKey
-from netmail_common.networks import NetworkMap
+from netmail_common.networks import Located, NetworkMap
 
 __all__ = ["AuditEntry", "AuditFormat", "AuditKind", "AuditQuestion", "Repeats"]
 
 MIN_KEY = 32
 """Octets of a key for pseudonyms, at least."""
+_KEPT = 4096
+"""Words that are not made again."""
 _WORD = 20
 """Characters of a pseudonym: 100 bits."""
 
@@ -62,6 +65,8 @@ class AuditFormat:
     def __init__(self, networks: Callable[[], NetworkMap], key: bytes | None = None) -> None:
         self._networks = networks
         self._key = key
+        self._word = functools.lru_cache(maxsize=_KEPT)(self._make_word)
+        self._network_word = functools.lru_cache(maxsize=_KEPT)(self._make_network_word)
 
     def line(self, entry: AuditEntry, wall: float) -> bytes:
         """An entry that happened at a time, seconds since 1970; with its line end."""
@@ -79,22 +84,24 @@ class AuditFormat:
             record["address"] = self._address(entry.address)
             record["network"] = self.network(entry.address)
         record.update((name, value) for name, value in entry.details.items() if value != "")
-        return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return _json(record) + b"\n"
 
     def network(self, address: bytes) -> str:
         """The network of an address as the log writes it; empty for what is no address."""
         try:
-            network = self._networks().locate(address).network
+            return self._network_word(self._networks().locate(address))
         except ValueError:
             return ""
-        return self._word(str(network))
 
     def _address(self, address: bytes) -> str:
         if len(address) not in {4, 16}:
             return ""
         return self._word(str(ipaddress.ip_address(address)))
 
-    def _word(self, text: str) -> str:
+    def _make_network_word(self, where: Located) -> str:
+        return self._word(str(where.network))
+
+    def _make_word(self, text: str) -> str:
         if self._key is None:
             return text
         digest = hmac.digest(self._key, text.encode(), hashlib.sha256)
@@ -114,10 +121,15 @@ class AuditQuestion:
     network: str | None = None
     since: float = 0.0
 
+    def needles(self) -> tuple[bytes, ...]:
+        """Octets that are in every line that is wanted: looking for them is quick."""
+        texts = [self.network] if self.network is not None else []
+        if self.user is not None:
+            texts.append(self.user.name)
+        return tuple(_json(text) for text in texts)
+
     def matching(self, line: bytes) -> dict[str, Any] | None:
         """The record of a line, if it is wanted; a line that is none never is."""
-        if self.network is not None and self.network.encode() not in line:
-            return None  # most lines; reading them would take longer
         try:
             record = json.loads(line)
             happened = datetime.fromisoformat(record["time"]).timestamp()
@@ -133,6 +145,13 @@ class AuditQuestion:
             return True
         named = [record.get("user"), record.get("context")] == list(self.user)
         return named or list(self.user) in record.get("users", [])
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _json(value: object) -> bytes:
+    return _encode(value).encode()
 
 
 class Repeats:
