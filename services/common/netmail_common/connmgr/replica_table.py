@@ -1,5 +1,6 @@
 """The logins of a replica: those that may grant, packed, on the clock of the table."""
 
+import functools
 from collections.abc import Iterable
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
@@ -10,13 +11,15 @@ from netmail_common.connmgr.records import LoginRecords
 
 __all__ = ["ReplicaTable"]
 
+_UNPACKED = 1024
+"""Logins that were asked for lately, kept as they are used: a message asks several times."""
+
 
 class ReplicaTable:
     """Logins by place and user. Every method that reads records may raise BadRecord."""
 
     def __init__(self) -> None:
-        self._records = LoginRecords()
-        self._packer = LoginPacker()
+        self.clear()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -48,7 +51,7 @@ class ReplicaTable:
         slots = self._records.at(place)
         if len(slots) > limit:
             return None
-        logins = [self._packer.unpack(self._records[slot]) for slot in slots]
+        logins = [self._unpack(self._records[slot]) for slot in slots]
         return [login for login in logins if login.expires > now]
 
     def drop_expired(self, now: float, limit: int) -> None:
@@ -61,3 +64,4 @@ class ReplicaTable:
         """Forgets everything; so many logins will come, about."""
         self._records = LoginRecords(expected)
         self._packer = LoginPacker()
+        self._unpack = functools.lru_cache(maxsize=_UNPACKED)(self._packer.unpack)

@@ -23,7 +23,12 @@ class WatchRequests:
         self._holds: list[pb.HoldNetworks] = []
         self._taken = asyncio.Event()
         self._fault: RpcError | None = None
-        self.ended = False
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Nothing is to be taken any more, not even a fault."""
+        return self._ended and self._fault is None
 
     async def run(self) -> None:
         """Reads until the watcher has said its last.
@@ -49,7 +54,7 @@ class WatchRequests:
 
     def end(self) -> None:
         """Ends the stream after what is due."""
-        self.ended = True
+        self._ended = True
         self._wake.set()
 
     def take(self) -> tuple[int | None, list[pb.HoldNetworks]]:
