@@ -27,7 +27,7 @@ async def block_lists(
 ) -> AsyncIterator[BlockLists]:
     config = DnsblConfig.model_validate({"zones": [{"zone": "bad.test"}], **settings})
     async with dns_server(server):
-        resolver = Resolver(nameservers([server.address]), timeout=config.timeout)
+        resolver = Resolver(nameservers([server.address]))
         lists = BlockLists(resolver, config, clock=clock or Clock())
         try:
             yield lists
@@ -156,7 +156,7 @@ async def test_a_crowd_from_one_address_asks_once() -> None:
 
 
 async def test_without_a_resolver_nothing_is_known() -> None:
-    resolver = Resolver(nameservers(["127.0.0.1:53"]), timeout=0.2)
+    resolver = Resolver(nameservers(["127.0.0.1:53"]))
     resolver._resolver.nameservers = []
     config = DnsblConfig.model_validate({"zones": [{"zone": "bad.test"}], "timeout": 1.0})
     assert (await ask(BlockLists(resolver, config))).unknown

@@ -27,7 +27,7 @@ async def reverse_names(
     server: Zone, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[ReverseNames]:
     config = ReverseDnsConfig.model_validate(settings)
-    resolver = Resolver(nameservers([server.address]), timeout=config.timeout)
+    resolver = Resolver(nameservers([server.address]))
     names = ReverseNames(resolver, config, clock=clock or Clock())
     try:
         yield names

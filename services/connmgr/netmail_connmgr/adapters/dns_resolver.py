@@ -1,5 +1,6 @@
 """Questions to DNS, by dnspython: an answer, none, or nobody could say."""
 
+import asyncio
 import ipaddress
 from collections.abc import Sequence
 
@@ -14,6 +15,11 @@ from netmail_common.config import Address
 from netmail_common.config._base import parse_host_port
 
 __all__ = ["DnsUnknown", "Resolver", "nameservers"]
+
+
+AT_ONCE = 200
+_TRY = 1.5
+"""Seconds after which a question is asked again."""
 
 
 class DnsUnknown(Exception):
@@ -38,30 +44,43 @@ class Resolver:
 
     Args:
         servers: to ask; empty: the system's.
-        timeout: seconds for one question, retries included.
+        at_once: questions; each has a socket of its own. The others wait for their turn.
     """
 
-    def __init__(self, servers: Sequence[dns.nameserver.Nameserver], *, timeout: float) -> None:
+    def __init__(
+        self, servers: Sequence[dns.nameserver.Nameserver], *, at_once: int = AT_ONCE
+    ) -> None:
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
         except dns.resolver.NoResolverConfiguration:
             self._resolver = dns.asyncresolver.Resolver(configure=False)
         if servers:
             self._resolver.nameservers = list(servers)
-        self._resolver.lifetime = timeout
         # A datagram may be lost: there is time for another one.
-        self._resolver.timeout = timeout / 2
+        self._resolver.timeout = _TRY
         self._resolver.use_edns(0, 0, 1232)
+        self._turn = asyncio.Semaphore(at_once)
 
-    async def ask(self, name: dns.name.Name, kind: str) -> list[dns.rdata.Rdata]:
+    async def ask(
+        self,
+        name: dns.name.Name,
+        kind: str,
+        timeout: float,  # noqa: ASYNC109 - the library retries within it
+    ) -> list[dns.rdata.Rdata]:
         """The records of a name; none if there are none.
+
+        Args:
+            name: absolute.
+            kind: "A", "PTR", ...
+            timeout: seconds, retries and the waiting for a turn included.
 
         Raises: DnsUnknown.
         """
         try:
-            answer = await self._resolver.resolve(
-                name, kind, raise_on_no_answer=False, search=False
-            )
+            async with asyncio.timeout(timeout), self._turn:
+                answer = await self._resolver.resolve(
+                    name, kind, raise_on_no_answer=False, search=False, lifetime=timeout
+                )
         except dns.resolver.NXDOMAIN:
             return []
         except (dns.exception.DNSException, OSError, ValueError) as error:

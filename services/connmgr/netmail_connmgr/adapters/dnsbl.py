@@ -59,7 +59,7 @@ class BlockLists:
     """Asks the zones, all at once; keeps what they said for the configured times.
 
     Args:
-        resolver: whose questions end before the timeout does.
+        resolver: that is asked.
         config: times.
         clock: seconds, monotonic.
     """
@@ -144,7 +144,7 @@ class BlockLists:
         name, address = key
         zone, health = self._zones[name], self._health[name]
         try:
-            records = await self._resolver.ask(_question(address, name), "A")
+            records = await self._resolver.ask(_question(address, name), "A", self._config.timeout)
         except DnsUnknown:
             metrics.DNS_LOOKUPS.labels("dnsbl", "failed").inc()
             health.failed(self._clock())

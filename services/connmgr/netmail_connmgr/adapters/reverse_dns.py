@@ -30,7 +30,7 @@ class ReverseNames:
     """Finds reverse names and keeps what it found.
 
     Args:
-        resolver: whose questions end before the timeout does.
+        resolver: that is asked.
         config: times.
         clock: seconds, monotonic.
     """
@@ -71,13 +71,16 @@ class ReverseNames:
 
     async def _confirm(self, address: Address) -> ReverseName:
         """Raises: DnsUnknown."""
-        pointers = await self._resolver.ask(dns.reversename.from_address(str(address)), "PTR")
+        timeout = self._config.timeout
+        pointer = dns.reversename.from_address(str(address))
+        pointers = await self._resolver.ask(pointer, "PTR", timeout)
         names = [record.target for record in pointers if isinstance(record, PTR)]
         if not names:
             return ReverseName(Reverse.MISSING)
         kind = "A" if address.version == 4 else "AAAA"
         tasks = [
-            asyncio.ensure_future(self._resolver.ask(name, kind)) for name in names[:MAX_NAMES]
+            asyncio.ensure_future(self._resolver.ask(name, kind, timeout))
+            for name in names[:MAX_NAMES]
         ]
         try:
             answers = await asyncio.gather(*tasks, return_exceptions=True)

@@ -50,11 +50,10 @@ def _checker(
     except ValueError as error:
         raise ConfigError(f"connection manager {config.name!r}: dns_servers: {error}") from error
     block_lists = reverse_names = None
+    resolver = Resolver(servers)
     if config.dnsbl.zones:
-        resolver = Resolver(servers, timeout=config.dnsbl.timeout)
         block_lists = BlockLists(resolver, config.dnsbl)
     if config.reverse_dns.enabled:
-        resolver = Resolver(servers, timeout=config.reverse_dns.timeout)
         reverse_names = ReverseNames(resolver, config.reverse_dns)
     return ConnectionChecker(
         store, networks, lists, block_lists=block_lists, reverse_names=reverse_names
