@@ -81,12 +81,12 @@ async def test_an_agent_may_land_on_another_worker_at_each_request(
     async with workers(tmp_path, certificates, 2) as (pid, port):
         assert len(children(pid)) == 2
         async with agent(port) as pop:
-            assert (await pop.authenticated("192.0.2.1", "alice")).result == 0
+            assert (await pop.authenticated("203.0.113.1", "alice")).result == 0
         # Each request from a new socket, as the library does it: the kernel spreads them.
         for _ in range(40):
             async with agent(port) as smtp:
                 smtp.password = pop.password
-                answer = await smtp.ask_once(1, "RELAY", "192.0.2.1")
+                answer = await smtp.ask_once(1, "RELAY", "203.0.113.1")
                 assert (answer.result, answer.text) == (3, "alice")
 
 
@@ -94,13 +94,13 @@ async def test_a_worker_that_is_killed_comes_back_and_the_table_stays(
     tmp_path: Path, certificates: Path
 ) -> None:
     async with workers(tmp_path, certificates, 1) as (pid, port), agent(port) as host:
-        await host.authenticated("192.0.2.1", "alice")
+        await host.authenticated("203.0.113.1", "alice")
         (worker,) = children(pid)
         os.kill(worker, signal.SIGKILL)
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(TimeoutError, OSError):
-                    await host.send(host.request(1, "RELAY", "192.0.2.1"))
+                    await host.send(host.request(1, "RELAY", "203.0.113.1"))
                     reply = await host.reply(0.5)
                     break
         assert reply[:1] == b"\3"
@@ -110,13 +110,13 @@ async def test_workers_end_with_the_owner_and_answer_nothing_without_it(
     tmp_path: Path, certificates: Path
 ) -> None:
     async with workers(tmp_path, certificates, 2) as (pid, port), agent(port) as host:
-        await host.authenticated("192.0.2.1", "alice")
+        await host.authenticated("203.0.113.1", "alice")
         left = children(pid)
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
             while any(Path(f"/proc/{worker}/exe").exists() for worker in left):
                 reply = b""
                 with contextlib.suppress(TimeoutError, OSError):
-                    await host.send(host.request(1, "RELAY", "192.0.2.1"))
+                    await host.send(host.request(1, "RELAY", "203.0.113.1"))
                     reply = await host.reply(0.2)
                 assert reply[:1] != b"\3"
