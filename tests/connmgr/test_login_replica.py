@@ -31,12 +31,16 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def following(
-    server: Server, *, max_logins: int = 1000, revoked: list[Revoked] | None = None
+    server: Server,
+    *,
+    max_logins: int = 1000,
+    max_staleness: float = 10.0,
+    revoked: list[Revoked] | None = None,
 ) -> AsyncIterator[LoginReplica]:
     replica = LoginReplica(
         server.client(Role.SMTP),
         NetworkMap(AddressRules()),
-        max_staleness=10.0,
+        max_staleness=max_staleness,
         max_logins=max_logins,
         clock=server.clock,
         on_revoked=revoked.append if revoked is not None else None,
