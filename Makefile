@@ -18,7 +18,7 @@ PACKAGES := protos services/common services/connmgr services/smtp services/pop_i
 SOURCES := services tests bench
 EDITABLE := $(foreach p,$(PACKAGES),-e $(p))
 
-.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean images
+.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean images cluster-images cluster-up cluster-install cluster-down
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/netmail run --config $(CONFIG) --state $(STATE)
@@ -86,6 +86,23 @@ images:
 	for name in $(IMAGES); do \
 	  $(IMAGE_BUILD) $(IMAGE_ARGS) -t $(IMAGE_PREFIX)/$$name:$(IMAGE_TAG) \
 	    -f services/$$(echo $$name | tr - _)/Dockerfile . || exit 1; done
+
+# The same for the cluster of this machine, and onto its nodes.
+cluster-images: cluster-up
+	$(MAKE) images IMAGE_BUILD="$(CLUSTER) bud --timestamp 0" IMAGE_PREFIX=localhost/netmail \
+	  IMAGE_ARGS="--build-arg BASE_IMAGE=netmail-base:py311 --build-arg BUILD_IMAGE=netmail-base:py311-build"
+	$(CLUSTER) load $(foreach name,$(IMAGES),localhost/netmail/$(name):$(IMAGE_TAG)=netmail/$(name):$(IMAGE_TAG))
+
+cluster-up:
+	@$(CLUSTER) kubectl get nodes >/dev/null 2>&1 || $(CLUSTER) up --nodes 2
+
+# A mail system with default values on that cluster; on another one by KUBECONFIG see docs/kubernetes.md.
+cluster-install: cluster-images
+	IMAGE_VALUES="$(foreach name,connmgr smtp pop-imap nmap cli,--set $(name).image.tag=$(IMAGE_TAG))" \
+	  helm/try.sh "$(CLUSTER) kubectl" "$(CLUSTER) helm"
+
+cluster-down:
+	$(CLUSTER) down
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
