@@ -152,7 +152,7 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     }
     kind = AuditKind.RELAY if allowed else AuditKind.DENIAL
     entry = AuditEntry(kind, event, user, enquiry.client_address, answer.users, details)
-    _audit.write_once(entry, user, answer.reason, sender if allowed else "")
+    _audit.write_once(entry, user, answer.reason, enquiry.front_end, sender if allowed else "")
 
 
 def relayed(
