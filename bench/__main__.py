@@ -14,6 +14,8 @@ BENCHMARKS = {
     "imap": (("dovecot",), "dovecot-imapd"),
     "deliver": (("smtp-sink", "postfix"), "postfix"),
     "relay_decision": ((), ""),
+    "login_table": ((), ""),
+    "replica": ((), ""),
     "guessing": ((), ""),
 }
 """Name: the programs it needs and the Debian package that has them."""

@@ -140,16 +140,17 @@ def _decisions(replica: LoginReplica, logins: int) -> list[float]:
     """Microseconds of each."""
     times = []
     for number in random.sample(range(logins), DECISIONS):
-        address, question = client_address(number), _question(number)
+        address, asked = client_address(number), question(number)
         start = time.perf_counter()
-        decision = replica.allows(address, question)
+        decision = replica.allows(address, asked)
         times.append((time.perf_counter() - start) * 1e6)
         if decision is None:
             raise RuntimeError("the replica does not know a login")
     return times
 
 
-def _question(number: int) -> SenderQuestion:
+def question(number: int) -> SenderQuestion:
+    """The user's own address as the only sender."""
     address = addresses(number)[0]
     return SenderQuestion((CheckedSender(address, address, "example.org"),), Binding.DOMAIN)
 
@@ -174,8 +175,8 @@ async def _revocation(certificates: Path, port: int) -> dict[str, float]:
 
 
 def _nobody_allows(replicas: list[LoginReplica], number: int) -> bool:
-    address, question = client_address(number), _question(number)
-    return all(replica.allows(address, question) is None for replica in replicas)
+    address, asked = client_address(number), question(number)
+    return all(replica.allows(address, asked) is None for replica in replicas)
 
 
 def _login(number: int) -> pb.LoginRegistration:
