@@ -21,8 +21,10 @@ from netmail_common.mail_address import MailAddress
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 from netmail_connmgr.adapters.grpc_service import ConnectionManagerService
-from netmail_connmgr.adapters.memory_store import MemoryStore
+from netmail_connmgr.adapters.memory_store import MemoryStore, boot_time
+from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.connections import connection_rules
+from netmail_connmgr.domain.suspicions import SuspicionBook
 from netmail_connmgr.domain.table import TableLimits
 from netmail_smtp.adapters.services import SessionRegistry
 from netmail_smtp.app.serve import serving
@@ -81,6 +83,9 @@ class SmallNmap(directory_pb2_grpc.DirectoryServiceServicer, queue_pb2_grpc.Queu
                 yield directory_pb2.AuthenticateResponse(
                     exchange_id=request.exchange_id,
                     outcome=directory_pb2.AUTHENTICATE_OUTCOME_INVALID_CREDENTIALS,
+                    user=directory_pb2.User(name=person.name, context="users.demo")
+                    if person is not None
+                    else None,
                 )
                 continue
             yield directory_pb2.AuthenticateResponse(
@@ -316,7 +321,10 @@ async def receiving(
     nmap.add("bob", "builder")
     rules = AddressRules(loopback_grants=loopback_grants)
     store = MemoryStore(TableLimits())
-    service = ConnectionManagerService(store, NetworkMap(rules), max_users_per_network=8)
+    suspicions = SuspicionBook(boot_time)
+    service = ConnectionManagerService(
+        store, NetworkMap(rules), max_users_per_network=8, suspicions=suspicions
+    )
     authority.issue_server("mail1.example.org", folder / "mail1.pem", folder / "mail1.key")
     async with contextlib.AsyncExitStack() as stack:
         connmgr_bound = await stack.enter_async_context(
@@ -373,7 +381,10 @@ async def receiving(
         own = config.connection_manager("main")
         rules = AddressRules.from_config(own)
         service.use(NetworkMap(rules))
-        await stack.enter_async_context(connection_rules(own, rules, store, service.desk))
+        checker = await stack.enter_async_context(connection_rules(own, rules, store, service.desk))
+        await stack.enter_async_context(
+            abuse_protection(config, own, service, checker, store, suspicions, None)
+        )
         clients = []
         for role in (Role.POP_IMAP, Role.NMAP):
             channel = Channel(
