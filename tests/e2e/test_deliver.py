@@ -239,6 +239,19 @@ async def test_large_messages_are_streamed(certificates: Path, tmp_path: Path) -
         assert host.messages[0].data == data
 
 
+async def test_where_a_word_stands_for_the_name_only_the_word_leaves(
+    certificates: Path, tmp_path: Path
+) -> None:
+    stamp = b"Received: from a by b; now\r\nX-Auth-OK: alice\r\nX-Auth-Hash: ~word\r\n"
+    long = DATA + b".line of a long message\r\n" * 100_000
+    async with scripted_host() as host, site(certificates, tmp_path, host) as here:
+        for number, data in enumerate((DATA, long), 1):
+            await here.submit(BOB, data=stamp + data)
+            await here.until_empty()
+            left = b"Received: from a by b; now\r\nX-Auth-OK: ~word\r\n" + data
+            assert host.messages[number - 1].data == left
+
+
 async def test_many_messages_go_over_few_connections(certificates: Path, tmp_path: Path) -> None:
     async with (
         scripted_host() as host,
