@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -135,6 +136,9 @@ async def run(arguments: AgentArguments, installation: Installation, lifecycle: 
         await run_worker(installation, arguments.name, arguments.worker, lifecycle)
         return
     async with connection_manager(installation, arguments.name, worker_command(arguments)):
+        # What is here now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         lifecycle.announce_ready()
         await lifecycle.wait_for_drain()
 
