@@ -43,7 +43,10 @@ def receive(name: str, layout: Layout) -> Request | Refused:
     ],
 )
 def test_a_plain_store_registers_and_is_not_answered(name: str, user: str, layout: Layout) -> None:
-    assert receive(name, layout) == Register(name.partition("-")[0], CLIENT, user)
+    store = receive(name, layout)
+    assert store == Register(name.partition("-")[0], CLIENT, user)
+    assert isinstance(store, Register)
+    assert (store.done(), store.failed(), store.refused()) == (None, None, None)
 
 
 @every_layout
@@ -108,14 +111,12 @@ def test_a_connection_is_judged_with_a_comment_and_without_a_user(layout: Layout
 @pytest.mark.parametrize(("name", "user"), [("authenticated", "alice"), ("255", "x" * 255)])
 def test_a_login_is_registered_and_answered(name: str, user: str, layout: Layout) -> None:
     name = name if name == "authenticated" else f"authenticated-{name}"
-    assert receive(name, layout) == Register(
-        "authenticated",
-        CLIENT,
-        user,
-        reply=vector("answer-ok", layout),
-        failure=vector("answer-dberr", layout),
-        refusal=vector("answer-unknown", layout),
-    )
+    login = receive(name, layout)
+    assert login == Register("authenticated", CLIENT, user, layout)
+    assert isinstance(login, Register)
+    assert login.done() == vector("answer-ok", layout)
+    assert login.failed() == vector("answer-dberr", layout)
+    assert login.refused() == vector("answer-unknown", layout)
 
 
 @every_layout

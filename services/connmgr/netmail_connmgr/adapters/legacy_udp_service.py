@@ -133,7 +133,6 @@ class LegacyUdp:
         self._sources = sources
         self._wall_clock = wall_clock
         self._faults = FaultLog("UDP 689: datagrams refused", metrics.UDP_FAULTS)
-        self._counter = functools.lru_cache(maxsize=64)(metrics.UDP_REQUESTS.labels)
         self._known_source = functools.lru_cache(maxsize=_MAX_KNOWN)(self._check_source)
         self._sockets: list[DatagramSocket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,6 +158,7 @@ class LegacyUdp:
 
     def _received(self, opened: DatagramSocket, batch: Sequence[Datagram]) -> None:
         now = self._wall_clock()
+        kinds: dict[str, int] = {}
         replies: list[Datagram] = []
         registers: list[tuple[Source, Register]] = []
         enquiries: list[tuple[Source, PlainEnquiry | Relay]] = []
@@ -175,7 +175,7 @@ class LegacyUdp:
                 if refused.reply is not None:
                     replies.append((refused.reply, source))
                 continue
-            self._counter(protocol_of(data), request.kind).inc()
+            kinds[request.kind] = kinds.get(request.kind, 0) + 1
             if isinstance(request, Reply):
                 replies.append((request.data, source))
             elif isinstance(request, Register):
@@ -184,6 +184,8 @@ class LegacyUdp:
                 connects.append((source, request))
             else:
                 enquiries.append((source, request))
+        for kind, number in kinds.items():
+            metrics.UDP_REQUESTS.labels(protocol_of(kind), kind).inc(number)
         self._send(opened, replies)
         # A login that came before a question counts for it; a look into DNS holds up neither.
         self._start(
@@ -212,11 +214,11 @@ class LegacyUdp:
                 waiting.append((source, request))
             except NotAdmitted:
                 self._faults.count("name")
-                replies.append((request.refusal, source))
+                replies.append((request.refused(), source))
         registered = await self._ask(self._desk.register(candidates))
         for index, (source, request) in enumerate(waiting):
             kept = registered is not None and registered[index].outcome in _KEPT
-            replies.append((request.reply if kept else request.failure, source))
+            replies.append((request.done() if kept else request.failed(), source))
         return [(data, source) for data, source in replies if data is not None]
 
     async def _enquire(

@@ -138,8 +138,7 @@ def reply(layout: Layout, result: Result, comment: str = "", detail: bytes = b""
         comment: for people; printable ASCII of it, cut at MAX_COMMENT.
         detail: text_detail or require_auth_detail: the client has one field for all of them.
     """
-    text = bytes(octet for octet in comment.encode("ascii", "replace") if 32 <= octet < 127)
-    return _FORMS[layout].reply(result, text[:MAX_COMMENT], detail)
+    return _FORMS[layout].reply(result, _printable(comment) if comment else b"", detail)
 
 
 def text_detail(text: bytes) -> bytes:
@@ -152,3 +151,8 @@ def text_detail(text: bytes) -> bytes:
 def require_auth_detail(layout: Layout) -> bytes:
     """connect.requireAuth, set."""
     return _FORMS[layout].require_auth
+
+
+def _printable(comment: str) -> bytes:
+    octets = comment.encode("ascii", "replace")
+    return bytes(octet for octet in octets if 32 <= octet < 127)[:MAX_COMMENT]

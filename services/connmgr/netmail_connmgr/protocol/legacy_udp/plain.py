@@ -74,6 +74,10 @@ class _Form:
         self._head = layout.struct(f"L{layout.word}sL")
         self._reply = layout.struct(f"LLLL{self.checked - self.name_offset}s")
 
+    def begins(self, number: RequestNumber) -> bytes:
+        """The first four octets of such a request."""
+        return number.to_bytes(self.layout.word, self.layout.order)[:4]
+
     def parse(self, data: bytes) -> PlainRequest | None:
         if len(data) < self.bare:
             return None
@@ -98,6 +102,13 @@ class _Form:
 
 
 _FORMS = {layout: _Form(layout) for layout in Layout}
+_FORMS_BY_BEGIN = {
+    begin: tuple(
+        form for form in _FORMS.values() if begin in {form.begins(one) for one in RequestNumber}
+    )
+    for begin in {form.begins(one) for form in _FORMS.values() for one in RequestNumber}
+}
+"""The layouts that a datagram may be of, by its first four octets."""
 
 
 def parse(data: bytes) -> PlainRequest:
@@ -110,8 +121,9 @@ def parse(data: bytes) -> PlainRequest:
     """
     if len(data) > MAX_SIZE:
         raise Malformed
-    fitting = [request for form in _FORMS.values() if (request := form.parse(data)) is not None]
-    if len({_meaning(request) for request in fitting}) != 1:
+    forms = _FORMS_BY_BEGIN.get(data[:4], ())
+    fitting = [request for form in forms if (request := form.parse(data)) is not None]
+    if len(fitting) != 1 and len({_meaning(request) for request in fitting}) != 1:
         raise Malformed
     return fitting[0]
 

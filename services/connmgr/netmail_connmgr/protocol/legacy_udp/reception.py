@@ -27,6 +27,7 @@ __all__ = ["MAX_DATAGRAM", "Reception", "Refused", "protocol_of"]
 MAX_DATAGRAM = max(plain.MAX_SIZE, *authenticated.REQUEST_SIZES)
 """Octets; what is longer is nothing of ours."""
 
+_PLAIN_KINDS = frozenset(number.name.lower() for number in RequestNumber)
 _NOTICES = {
     b"DISCONNECTED": "disconnected",
     b"DELIVERED": "delivered",
@@ -38,9 +39,9 @@ _NOTICES = {
 """Events that are counted and no more."""
 
 
-def protocol_of(data: bytes) -> str:
-    """Which of both protocols a request is of, for the counters."""
-    return "authenticated" if len(data) in authenticated.REQUEST_SIZES else "plain"
+def protocol_of(kind: str) -> str:
+    """Which of both protocols a kind of request is of, for the counters."""
+    return "plain" if kind in _PLAIN_KINDS else "authenticated"
 
 
 class Refused(Exception):
@@ -129,7 +130,7 @@ def _login(request: AuthenticatedRequest) -> Request:
         raise Refused("name", authenticated.reply(request.layout, Result.UNKNOWN))
     if not name:
         return Reply("authenticated", authenticated.reply(request.layout, Result.OK))
-    return Register.by_notice(request, name)
+    return Register("authenticated", request.address, name, request.layout)
 
 
 def _name(octets: bytes) -> str | None:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from netmail_connmgr.protocol.legacy_udp import authenticated, plain
-from netmail_connmgr.protocol.legacy_udp.authenticated import AuthenticatedRequest, Result
+from netmail_connmgr.protocol.legacy_udp.authenticated import Result
 from netmail_connmgr.protocol.legacy_udp.layout import Layout
 from netmail_connmgr.protocol.legacy_udp.plain import CheckResult, PlainRequest, RequestNumber
 
@@ -26,29 +26,28 @@ class Register(NamedTuple):
 
     Attributes:
         name: empty for nobody.
-        reply: when it is done; None: the client waits for nothing.
-        failure: when it could not be done.
-        refusal: when such a name is not admitted.
+        layout: of a client that waits for an answer; None: it waits for nothing.
     """
 
     kind: str
     address: bytes
     name: str
-    reply: bytes | None = None
-    failure: bytes | None = None
-    refusal: bytes | None = None
+    layout: Layout | None = None
 
-    @classmethod
-    def by_notice(cls, request: AuthenticatedRequest, name: str) -> "Register":
-        """AUTHENTICATED."""
-        return cls(
-            "authenticated",
-            request.address,
-            name,
-            reply=authenticated.reply(request.layout, Result.OK),
-            failure=authenticated.reply(request.layout, Result.DBERR),
-            refusal=authenticated.reply(request.layout, Result.UNKNOWN),
-        )
+    def done(self) -> bytes | None:
+        """It is registered."""
+        return self._reply(Result.OK)
+
+    def failed(self) -> bytes | None:
+        """It could not be."""
+        return self._reply(Result.DBERR)
+
+    def refused(self) -> bytes | None:
+        """Such a name is not admitted."""
+        return self._reply(Result.UNKNOWN)
+
+    def _reply(self, result: Result) -> bytes | None:
+        return None if self.layout is None else authenticated.reply(self.layout, result)
 
 
 class PlainEnquiry(NamedTuple):
