@@ -83,7 +83,7 @@ class AddressMap:
         except AddressError:
             return CheckedSender(text)
         key = address.key()
-        if key not in self._listed:
+        if self._separator and self._separator in address.local and key not in self._listed:
             base = split_subaddress(address.local, self._separator)[0]
             key = f"{fold(base)}@{address.domain}"
         return CheckedSender(

@@ -102,12 +102,13 @@ def _parse(block: bytes) -> PolicyRequest:
     lines = block.split(b"\n")
     if len(lines) > _MAX_ATTRIBUTES:
         raise _PolicyProtocolError("too many attributes")
-    attributes: dict[bytes, bytes] = {}
-    for line in lines:
-        name, found, value = line.partition(b"=")
-        if not (found and name):
-            raise _PolicyProtocolError("not name=value")
-        attributes[name] = value
+    try:
+        # Every line has a "=" to be split at, or this is a ValueError.
+        attributes = dict([line.split(b"=", 1) for line in lines])
+    except ValueError:
+        raise _PolicyProtocolError("not name=value") from None
+    if b"" in attributes:
+        raise _PolicyProtocolError("not name=value")
     if len(attributes) != len(lines):
         # Which one counts would be a guess.
         raise _PolicyProtocolError("an attribute twice")
