@@ -105,7 +105,11 @@ class AuditLog:
         await self.flush()
         newest: deque[tuple[dict[str, Any], str]] = deque(maxlen=limit or None)
         for path in self._files(datetime.fromtimestamp(question.since, UTC).date()):
-            with contextlib.closing(_Pages(path, question)) as pages:
+            try:
+                opened = _Pages(path, question)
+            except FileNotFoundError:
+                continue  # it was moved away, or its time was over
+            with contextlib.closing(opened) as pages:
                 while (page := await asyncio.to_thread(pages.next_page)) is not None:
                     if not limit:
                         yield page
