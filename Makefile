@@ -15,7 +15,7 @@ IMAGE_ARGS ?=
 IMAGES := connmgr smtp pop-imap nmap cli
 
 PACKAGES := protos services/common services/connmgr services/smtp services/pop_imap services/nmap services/cli
-SOURCES := services tests bench
+SOURCES := services tests bench helm
 EDITABLE := $(foreach p,$(PACKAGES),-e $(p))
 
 .PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean images cluster-images cluster-up cluster-install cluster-down
@@ -79,6 +79,7 @@ proto: $(VENV)/dev.stamp
 
 charts: $(VENV)/dev.stamp
 	$(BIN)/hadolint services/*/Dockerfile
+	$(BIN)/python helm/document.py --check
 	$(BIN)/pytest -q tests/helm
 
 # The images of the agents and of the command line: $(IMAGE_PREFIX)/NAME:$(IMAGE_TAG).

@@ -1,0 +1,169 @@
+"""Charts: what they render is valid, restricted, and says no more and no less than its values."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+from helm_python import HelmError
+
+from tests.helm.rendering import ROOT, Rendered, render
+
+VERSIONS = ("1.32", "1.34", "1.36")
+CI_FILES = sorted((ROOT / "ci").glob("*-values.yaml"))
+SUBCHARTS = ("connmgr", "nmap", "smtp", "pop-imap")
+DOMAIN = {"domain": "example.org"}
+
+
+def values_of(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture(params=CI_FILES, ids=lambda path: path.stem)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return render(values_of(request.param))
+
+
+def pod_specs(rendered: Rendered) -> Iterator[tuple[str, dict[str, Any]]]:
+    for one in rendered.objects:
+        spec = one.get("spec", {})
+        if one["kind"] == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
+        if "template" in spec:
+            yield f"{one['kind']} {one['metadata']['name']}", spec["template"]["spec"]
+
+
+def test_there_are_ten_or_more_ways_to_set_it_up() -> None:
+    assert len(CI_FILES) >= 10
+
+
+def test_every_object_fits_the_schemas_of_kubernetes(rendered: Rendered) -> None:
+    for one in rendered.objects:
+        if "." in one["apiVersion"].partition("/")[0].replace(".k8s.io", ""):
+            continue  # a custom resource; its own schema is elsewhere
+        for version in VERSIONS:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_every_pod_is_restricted(rendered: Rendered) -> None:
+    for name, spec in pod_specs(rendered):
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["capabilities"]["drop"] == ["ALL"], name
+            assert "requests" in container["resources"], name
+        for volume in spec["volumes"]:
+            assert not {"hostPath"} & set(volume), name
+
+
+def test_names_are_unique_and_labels_are_everywhere(rendered: Rendered) -> None:
+    names = [(one["kind"], one["metadata"]["name"]) for one in rendered.objects]
+    assert len(names) == len(set(names))
+    for one in rendered.objects:
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "netmail", one
+
+
+def test_no_agent_sees_the_key_of_the_ca_or_the_api(rendered: Rendered) -> None:
+    for name, spec in pod_specs(rendered):
+        secrets = [
+            volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume
+        ]
+        assert "netmail-ca" not in secrets, name
+        if "certificates" not in name:
+            assert spec["automountServiceAccountToken"] is False, name
+
+
+def test_each_agent_mounts_the_certificate_of_its_own_role_only() -> None:
+    mounted = {
+        name: [v["secret"]["secretName"] for v in spec["volumes"] if v["name"] == "grpc"]
+        for name, spec in pod_specs(render(DOMAIN))
+        if "certificates" not in name
+    }
+    assert mounted == {
+        "StatefulSet netmail-connmgr": ["netmail-grpc-connmgr"],
+        "StatefulSet netmail-nmap": ["netmail-grpc-nmap"],
+        "Deployment netmail-smtp": ["netmail-grpc-smtp"],
+        "Deployment netmail-deliver": ["netmail-grpc-deliver"],
+        "Deployment netmail-pop-imap": ["netmail-grpc-pop-imap"],
+    }
+
+
+def test_every_pod_has_a_network_policy_that_denies_the_rest() -> None:
+    rendered = render(DOMAIN)
+    selected = [
+        one["spec"]["podSelector"]["matchLabels"] for one in rendered.of_kind("NetworkPolicy")
+    ]
+    for kind in ("Deployment", "StatefulSet"):
+        for workload in rendered.of_kind(kind):
+            assert workload["spec"]["selector"]["matchLabels"] in selected
+    for policy in rendered.of_kind("NetworkPolicy"):
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_the_clients_address_survives_by_default() -> None:
+    for service in render(DOMAIN).of_kind("Service"):
+        if service["spec"].get("clusterIP") != "None":
+            assert service["spec"]["type"] == "LoadBalancer"
+            assert service["spec"]["externalTrafficPolicy"] == "Local"
+
+
+def test_rendering_twice_gives_the_same() -> None:
+    assert render(DOMAIN).texts == render(DOMAIN).texts
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"domian": "example.org"},
+        {"proxyProtocol": {"enable": True}},
+        {"smtp": {"serve": {"replica": 2}}},
+        {"connmgr": {"image": {"tags": "x"}}},
+        {"nmap": {"replicas": "two"}},
+        {"pop-imap": {"service": {"externalTrafficPolicy": "local"}}},
+    ],
+)
+def test_a_key_or_value_that_is_none_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError):
+        render({**DOMAIN, **values})
+
+
+@pytest.mark.parametrize("chart", SUBCHARTS)
+def test_each_chart_can_be_installed_alone(chart: str) -> None:
+    alone = render({"config": {"existingConfigMap": "own"}}, chart=ROOT / "charts" / chart)
+    kinds = {one["kind"] for one in alone.objects}
+    assert {"ServiceAccount", "NetworkPolicy"} <= kinds
+    for _, spec in pod_specs(alone):
+        assert {"name": "config", "configMap": {"name": "own"}} in spec["volumes"]
+
+
+def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+@pytest.mark.parametrize("chart", ["", *SUBCHARTS])
+def test_every_value_is_used_and_every_used_value_is_declared(chart: str) -> None:
+    folder = ROOT / "charts" / chart if chart else ROOT
+    library = ROOT / "charts" / "netmail-lib" / "templates"
+    own = "".join(p.read_text(encoding="utf-8") for p in (folder / "templates").glob("*"))
+    text = own + "".join(p.read_text(encoding="utf-8") for p in library.glob("*"))
+    values = values_of(folder / "values.yaml")
+    for path in leaves(values):
+        if not chart and path[0] in SUBCHARTS:
+            continue
+        # What is copied as a whole is used as a whole.
+        whole = {"resources", "labels"} & set(path)
+        key = whole.pop() if whole else path[-1]
+        assert re.search(rf"\.{key}\b", text), f"{chart or 'netmail'}: {'.'.join(path)} is not used"
+    for used in set(re.findall(r"\.Values\.([A-Za-z]+)", own)):
+        assert used in values, f"{chart or 'netmail'}: .Values.{used} is not declared"
