@@ -219,6 +219,21 @@ def connection(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
     _audit.write_once(entry, user, answer.rule)
 
 
+def failed_login(question: ConnectionQuestion, delay: float) -> None:
+    """A login that failed. What was typed instead of a user's name may be a password."""
+    service = question.service.name.lower()
+    metrics.FAILED_LOGINS.labels(service).inc()
+    log.info(
+        "login failed",
+        address=address_text(question.client_address),
+        user=str(question.user) if question.user is not None else "",
+        service=service,
+        delay=delay,
+        server=question.messaging_server,
+        listener=question.listener,
+    )
+
+
 def rate_exceeded(
     wanted: RelayWanted, verdict: RateVerdict, client_address: bytes, server: str, *, again: bool
 ) -> None:
