@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from netmail_common.connmgr.model import UserKey
 from netmail_common.logging import get_logger
 
-from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters import metrics, record
 from netmail_connmgr.domain.connections import ConnectionQuestion, ConnectionVerdict
 from netmail_connmgr.domain.counters import CountersUnavailable
 from netmail_connmgr.domain.guessing import Guessing
@@ -50,9 +50,10 @@ class FailureCounts:
 
         Raises: ValueError, for an address that is none; CountersUnavailable.
         """
-        for question in questions:
-            metrics.FAILED_LOGINS.labels(question.service.name.lower()).inc()
-        return await self._guessing.failed(questions)
+        delays = await self._guessing.failed(questions)
+        for question, delay in zip(questions, delays, strict=True):
+            record.failed_login(question, delay)
+        return delays
 
     async def count_failure(self, question: ConnectionQuestion) -> None:
         """Counts one that a front end has heard of; if that cannot be done it is let pass."""

@@ -9,6 +9,7 @@ from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail.connmgr.v1 import connmgr_pb2_grpc
 from netmail_common.grpc_errors import RpcError
 
+from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.event_desk import EventDesk
 from netmail_connmgr.domain.counters import CountersUnavailable
 
@@ -57,6 +58,7 @@ async def _ask(call: Awaitable[T]) -> T:
     except ValueError:
         raise _invalid("BAD_ADDRESS", "an address has 4 or 16 octets") from None
     except CountersUnavailable:
+        metrics.COUNTERS_UNAVAILABLE.inc()
         raise RpcError(
             grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "the counters do not answer"
         ) from None
