@@ -14,6 +14,7 @@ BENCHMARKS = {
     "imap": (("dovecot",), "dovecot-imapd"),
     "deliver": (("smtp-sink", "postfix"), "postfix"),
     "relay_decision": ((), ""),
+    "postfix_policy": (("postgrey", "postfwd2"), "postgrey and postfwd"),
     "login_table": ((), ""),
     "replica": ((), ""),
     "guessing": ((), ""),

@@ -1,0 +1,220 @@
+"""Answers to Postfix's policy requests: ours beside postgrey's and postfwd's, CONNECTIONS at once.
+
+Ours is the whole process with LOGINS logins in its table, strict sender binding by an address map
+and a log line for each decision (into a file). Half of the clients have logged in. The same
+DISTINCT requests come again and again, so that the peers, with Debian's defaults, answer from
+their caches; postgrey's database is in memory, so that it waits for no disk. A server that only
+says DUNNO shows what could be had.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from netmail.connmgr.v1 import connmgr_pb2 as pb
+from netmail_common.certificates import Identity, LocalAuthority
+from netmail_common.config import Installation, load_config
+from netmail_common.connmgr import ConnectionManagerClient
+from netmail_common.grpc_client import Channel
+from netmail_common.roles import Role
+
+from bench.harness import Result, compare, report
+from bench.policy_load import answers_per_second
+from tests.support.installation import free_port
+
+CONNECTIONS = 16
+LOGINS = 10_000
+DISTINCT = 1_000
+COUNT = 10_000
+PEER_COUNT = 3_000
+RUNS = 5
+PEERS = Path(__file__).resolve().parent / "peers"
+_CONFIG = """\
+log: {{level: info, format: json}}
+connection_managers:
+  - name: cm1
+    listen: ["127.0.0.1:{grpc}"]
+    login_lifetime: 24h
+    loopback_grants: true
+    address_map: {{file: {folder}/addresses}}
+    postfix_policy:
+      listen: ["127.0.0.1:{policy}"]
+      allowed_sources: ["127.0.0.0/8"]
+"""
+
+
+def run() -> list[Result]:
+    """Measures; one row for each peer, and the ceiling."""
+    requests = [_request(number) for number in random.Random(1).sample(range(2 * LOGINS), DISTINCT)]
+
+    def rate(port: int, count: int) -> Callable[[], float]:
+        return lambda: answers_per_second(port, requests, connections=CONNECTIONS, count=count)
+
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netmail-bench-")))
+        folder.chmod(0o755)
+        ours = stack.enter_context(_ours(folder))
+        postgrey = stack.enter_context(_postgrey())
+        postfwd = stack.enter_context(_postfwd(folder))
+        bare = free_port()
+        stack.enter_context(_agent(folder, "bench.policy_load", str(bare)))
+        rows = [
+            compare(
+                f"policy answers, {CONNECTIONS} connections",
+                "1/s",
+                rate(ours, COUNT),
+                rate(port, PEER_COUNT),
+                peer=peer,
+                target=3.0,
+                runs=RUNS,
+                note=f"{LOGINS:,} logins, a log line each",
+            )
+            for peer, port in (("postgrey", postgrey), ("postfwd2", postfwd))
+        ]
+        ceiling = rate(bare, COUNT)
+        rows.append(report("the same by a server that only says DUNNO", "1/s", ceiling, runs=RUNS))
+        return rows
+
+
+def _request(number: int) -> bytes:
+    """What Postfix 3.7 sends at RCPT; even numbers are clients that have logged in."""
+    known = number % 2 == 0
+    address = f"{192 if known else 198}.{18 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+    return (
+        "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\n"
+        f"client_address={address}\nclient_name=client{number}.example.com\nclient_port=41242\n"
+        f"reverse_client_name=client{number}.example.com\nserver_address=192.0.2.25\n"
+        f"server_port=25\nhelo_name=client{number}.example.com\nsender=user{number}@example.org\n"
+        f"recipient=eve{number}@example.net\nrecipient_count=0\nqueue_id=\n"
+        f"instance=167.6b07039a.{number:x}.0\nsize=10240\netrn_domain=\nstress=\n"
+        "sasl_method=\nsasl_username=\nsasl_sender=\nccert_subject=\nccert_issuer=\n"
+        "ccert_fingerprint=\nccert_pubkey_fingerprint=\nencryption_protocol=\n"
+        "encryption_cipher=\nencryption_keysize=0\npolicy_context=\n\n"
+    ).encode()
+
+
+@contextlib.contextmanager
+def _ours(folder: Path) -> Iterator[int]:
+    """A Connection Manager with its table filled; the port of its front end."""
+    grpc, policy = free_port(), free_port()
+    config = folder / "config.yaml"
+    config.write_text(_CONFIG.format(grpc=grpc, policy=policy, folder=folder), encoding="utf-8")
+    (folder / "addresses").write_text(
+        "".join(f"user{n}@example.org user{n}@users\n" for n in range(0, 2 * LOGINS, 2))
+    )
+    installation = load_config(config, state=folder)
+    authority = LocalAuthority.open_or_create(folder / "ca", installation.installation)
+    for role in (Role.CONNMGR, Role.ADMIN):
+        authority.issue(role, installation.certificates)
+    options = ("--config", str(config), "--state", str(folder), "--name", "cm1")
+    with _agent(folder, "netmail_connmgr", *options):
+        asyncio.run(_fill(grpc, installation))
+        yield policy
+
+
+async def _fill(port: int, installation: Installation) -> None:
+    identity = Identity.from_folder(installation.certificates, Role.ADMIN)
+    channel = Channel(
+        f"127.0.0.1:{port}",
+        identity,
+        installation=installation.installation,
+        expected_role=Role.CONNMGR,
+    )
+    try:
+        client = ConnectionManagerClient(channel)
+        for first in range(0, 2 * LOGINS, 1000):
+            await client.register([_login(n) for n in range(first, first + 1000, 2)])
+    finally:
+        await channel.close()
+
+
+def _login(number: int) -> pb.LoginRegistration:
+    address = bytes([192, 18 + (number >> 16), number >> 8 & 255, number & 255])
+    return pb.LoginRegistration(
+        user=pb.UserKey(name=f"user{number}", context="users"),
+        addresses=[f"user{number}@example.org"],
+        client_address=address,
+        protocol=pb.PROTOCOL_IMAP,
+        agent="bench",
+        session_id=f"session {number}",
+        credential_epoch=1,
+        domains=["example.org"],
+    )
+
+
+@contextlib.contextmanager
+def _agent(folder: Path, module: str, *argv: str) -> Iterator[None]:
+    """One of our processes, from the moment at which it is ready; its log goes into a file."""
+    reader, writer = os.pipe()
+    with (folder / f"{module}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *argv],
+            env={**os.environ, "NETMAIL_READY_FD": str(writer)},
+            pass_fds=[writer], stdout=log, stderr=log,
+        )  # fmt: skip
+    os.close(writer)
+    try:
+        with os.fdopen(reader, "rb") as ready:
+            if ready.readline() != b"ready\n":
+                raise RuntimeError(f"{module} did not start")
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@contextlib.contextmanager
+def _postgrey() -> Iterator[int]:
+    """The greylisting server, with Debian's defaults and a database of its own."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="netmail-bench-", dir="/dev/shm") as database:
+        shutil.chown(database, "postgrey", "postgrey")
+        argv = ["/usr/sbin/postgrey", f"--inet=127.0.0.1:{port}", f"--dbdir={database}"]
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait(argv[0], port)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def _postfwd(folder: Path) -> Iterator[int]:
+    """The firewall daemon, with the arguments of /etc/default/postfwd; it runs as a daemon only."""
+    port, cache = free_port(), free_port()
+    pidfile = folder / "postfwd.pid"
+    argv = ["/usr/sbin/postfwd2", "--daemon", "-f", str(PEERS / "postfwd" / "postfwd.cf"),
+            "-i", "127.0.0.1", "-p", str(port), "--cache_socket", f"tcp:127.0.0.1:{cache}",
+            "--pidfile", str(pidfile), "-u", "postfw", "-g", "postfw",
+            "--summary=600", "--cache=600", "--cache-rdomain-only", "--cache-no-size"]  # fmt: skip
+    subprocess.run(argv, check=True, capture_output=True, timeout=30)
+    try:
+        _wait(argv[0], port)
+        yield port
+    finally:
+        pid = int(pidfile.read_text())
+        os.kill(pid, signal.SIGTERM)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.1)
+
+
+def _wait(program: str, port: int) -> None:
+    """Until it accepts."""
+    deadline = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{program} does not answer")
+        time.sleep(0.1)
