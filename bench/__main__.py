@@ -15,6 +15,7 @@ BENCHMARKS = {
     "deliver": (("smtp-sink", "postfix"), "postfix"),
     "relay_decision": ((), ""),
     "postfix_policy": (("postgrey", "postfwd2"), "postgrey and postfwd"),
+    "legacy_udp": (("gcc",), "gcc"),
     "login_table": ((), ""),
     "replica": ((), ""),
     "guessing": ((), ""),

@@ -100,6 +100,19 @@ async def test_the_password_of_one_agent_is_good_for_its_neighbours_on_the_host(
         assert (await other.ask(2, "NOTHING", CLIENT)).result == 0
 
 
+async def test_the_password_of_one_host_is_none_for_another(serve: Serve) -> None:
+    async with (
+        serve(allowed_sources=["127.0.0.0/8"]) as served,
+        agent(served.port) as host,
+        agent(served.port, host="127.0.0.2") as other,
+    ):
+        await host.relay(CLIENT)
+        other.password = host.password
+        assert (await other.ask_once(1, "RELAY", CLIENT)).result == 4
+        assert (await other.relay(CLIENT)).result == 1
+        assert other.password != host.password
+
+
 async def test_the_newest_login_is_named_and_a_login_ends_with_its_time(serve: Serve) -> None:
     async with serve() as served, agent(served.port) as host:
         await host.store(CLIENT, "alice")
