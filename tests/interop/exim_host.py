@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import smtplib
 import subprocess
 import tempfile
 import time
@@ -60,6 +61,7 @@ store:
 begin retry
 * * F,1h,1m
 """
+_FORGED = "From: alice@example.org\r\nX-Auth-OK: mallory\r\nSubject: hello\r\n\r\nhello\r\n"
 _ACL_RCPT = """\
   deny local_parts = nobody
        message = 5.1.1 no such user here
@@ -87,6 +89,16 @@ class EximHost:
     def arrived(self) -> list[Path]:
         """What is in the maildir, oldest first."""
         return sorted((self.root / "mail/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+
+    def offer(self, source: str, recipient: str) -> tuple[int, str]:
+        """Sends a message from an address; the reply to RCPT if it refuses, else to the data."""
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=60, source_address=(source, 0)) as client:
+            client.ehlo("client.test")
+            client.mail("alice@example.org")
+            code, text = client.rcpt(recipient)
+            if code == 250:
+                code, text = client.data(_FORGED)
+        return code, text.decode()
 
     def log_text(self) -> str:
         """Its logs."""

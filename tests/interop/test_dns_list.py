@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import os
 import shutil
-import smtplib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,24 +20,13 @@ EXAMPLE = ROOT / "docs/examples/exim-dns-list.conf"
 # Exim asks port 53, which an address of our own has free.
 RESOLVER = str(ipaddress.ip_address("127.64.0.1") + os.getpid() % 1_000_000)
 KNOWN, UNKNOWN = "127.0.0.9", "127.0.0.10"
-MESSAGE = "From: alice@example.org\r\nX-Auth-OK: mallory\r\nSubject: hello\r\n\r\nhello\r\n"
+REMOTE = "dave@remote.example"
 
 
 @pytest.fixture(scope="module")
 def exim() -> Iterator[EximHost]:
     with exim_host(acl_rcpt=EXAMPLE.read_text(), resolver=RESOLVER) as host:
         yield host
-
-
-def send(exim: EximHost, source: str, recipient: str) -> tuple[int, str]:
-    """The reply to RCPT if it refuses, else to the message."""
-    with smtplib.SMTP("127.0.0.1", exim.port, timeout=60, source_address=(source, 0)) as client:
-        client.ehlo("client.test")
-        client.mail("alice@example.org")
-        code, text = client.rcpt(recipient)
-        if code == 250:
-            code, text = client.data(MESSAGE)
-    return code, text.decode()
 
 
 async def test_exim_relays_for_a_client_that_is_on_the_list(
@@ -58,16 +46,15 @@ async def test_exim_relays_for_a_client_that_is_on_the_list(
         grpc_client(running, identity_for, Role.POP_IMAP) as agent,
         grpc_client(running, identity_for) as admin,
     ):
-        remote = "dave@remote.example"
-        code, text = await asyncio.to_thread(send, exim, KNOWN, remote)
+        code, text = await asyncio.to_thread(exim.offer, KNOWN, REMOTE)
         assert (code, "log in by POP3 or IMAP4 first" in text) == (550, True), text
-        code, text = await asyncio.to_thread(send, exim, UNKNOWN, "carol@example.net")
+        code, text = await asyncio.to_thread(exim.offer, UNKNOWN, "carol@example.net")
         assert code == 250, text
 
         await agent.register_one(login(address=ipaddress.ip_address(KNOWN).packed))
-        code, text = await asyncio.to_thread(send, exim, KNOWN, remote)
+        code, text = await asyncio.to_thread(exim.offer, KNOWN, REMOTE)
         assert code == 250, text
-        code, text = await asyncio.to_thread(send, exim, UNKNOWN, remote)
+        code, text = await asyncio.to_thread(exim.offer, UNKNOWN, REMOTE)
         assert code == 550, text
         messages = await asyncio.to_thread(exim.wait_for, 2)
         (relayed,) = [message for message in messages if b"X-Auth-OK" in message]
@@ -75,13 +62,13 @@ async def test_exim_relays_for_a_client_that_is_on_the_list(
         assert b"X-Auth-OK: alice.users.demo\n" in relayed
 
         await admin.revoke(client_address=ipaddress.ip_address(KNOWN).packed, reason="test")
-        code, text = await asyncio.to_thread(send, exim, KNOWN, remote)
+        code, text = await asyncio.to_thread(exim.offer, KNOWN, REMOTE)
         assert code == 550, text
 
 
 def test_exim_puts_off_whom_nobody_can_judge(exim: EximHost) -> None:
     """No Connection Manager runs here."""
-    code, text = send(exim, KNOWN, "dave@remote.example")
+    code, text = exim.offer(KNOWN, REMOTE)
     assert code == 451, text
 
 
