@@ -53,7 +53,7 @@ async def connected(config: ValkeyConfig) -> AsyncIterator[Valkey]:
     try:
         yield valkey
     finally:
-        valkey.close()
+        await valkey.close()
 
 
 async def test_it_counts_as_memory_does(config: ValkeyConfig) -> None:

@@ -45,14 +45,12 @@ class Node:
         """What redis-cli says."""
         command = ["redis-cli", "-p", str(self.port), *self.login, *map(str, words)]
         try:
-            done = subprocess.run(
-                command, check=check, capture_output=True, text=True, timeout=timeout
-            )
+            done = subprocess.run(command, check=check, capture_output=True, timeout=timeout)
         except subprocess.TimeoutExpired:
             if check:
                 raise
             return ""
-        return done.stdout.strip()
+        return done.stdout.decode(errors="surrogateescape").strip()
 
     def kill(self) -> None:
         """As kill -9 does."""

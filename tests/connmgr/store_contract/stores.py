@@ -45,7 +45,7 @@ async def valkey_store(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        valkey.close()
+        await valkey.close()
 
 
 def prefixed(config: ValkeyConfig) -> ValkeyConfig:

@@ -75,7 +75,7 @@ async def _shared(config: ValkeyConfig, limits: TableLimits) -> AsyncIterator[Op
                 log.warning("starting without the store", addresses=config.addresses)
             yield OpenStore(store, valkey)
     finally:
-        valkey.close()
+        await valkey.close()
 
 
 @contextlib.asynccontextmanager

@@ -194,10 +194,14 @@ class Valkey:
                 return int(value)
         return 0
 
-    def close(self) -> None:
+    def replaced(self) -> None:
+        """Another primary has taken over, and may have lost something."""
+        self.losses += 1
+
+    async def close(self) -> None:
         """Closes all connections."""
-        self.route.close()
-        self._wire.close()
+        await self.route.close()
+        await self._wire.close()
 
     def _lose(self, server: Server) -> None:
         """A server did not answer as a primary does."""

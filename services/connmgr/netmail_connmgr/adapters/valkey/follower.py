@@ -69,6 +69,7 @@ class Follower:
         self._changed = changed
         self._at = At()
         self._losses = valkey.losses
+        self._hurry = asyncio.Event()
         self._syncs = Gatherer[None, None](self._catch_up, 100_000, 1, lambda _: 0)
 
     def check_seeded(self) -> None:
@@ -92,7 +93,7 @@ class Follower:
             try:
                 await self._come_up()
                 await self.sync()
-                await self.partition.wait(self._at, IDLE)
+                await self._wait()
             except StoreUnavailable:
                 pass
             except Exception:
@@ -104,6 +105,27 @@ class Follower:
             self._changed()  # who watches is told by asking
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def hurry(self) -> None:
+        """Whatever it waits for may never come: the primary is another one."""
+        self._hurry.set()
+
+    async def _wait(self) -> None:
+        """Waits for a change, or to be hurried; not for ever.
+
+        Raises: StoreUnavailable.
+        """
+        change = asyncio.create_task(self.partition.wait(self._at, IDLE))
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait((change, hurry), return_when=asyncio.FIRST_COMPLETED)
+            if change.done():
+                change.result()
+        finally:
+            self._hurry.clear()
+            for task in (change, hurry):
+                task.cancel()
+            await asyncio.gather(change, hurry, return_exceptions=True)
 
     async def _come_up(self) -> None:
         """Whatever is to be done before the partition can be followed.
@@ -176,9 +198,14 @@ class Follower:
         log.info("table read", partition=self._number, logins=len(part))
 
     async def _catch_up(self, waiting: list[None]) -> list[None]:
-        await self._read_log(told=True)
+        try:
+            await self._read_log(told=True)
+        except StoreUnavailable:
+            self.hurry()
+            raise
         if self.partition.leapt:
             self.loaded = False
+            self.hurry()
             raise StoreUnavailable("the partition's clock was set")
         self._mirror.parts[self._number].drop_expired(self._now())
         return waiting

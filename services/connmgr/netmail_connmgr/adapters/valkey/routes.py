@@ -55,7 +55,7 @@ class Route(Protocol):
     def moved(self, partition: int, server: Server) -> None:
         """A server named another one for a partition."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connections of its own."""
 
 
@@ -82,7 +82,7 @@ class SingleRoute:
     def moved(self, partition: int, server: Server) -> None:
         """It is no cluster."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Has no connections of its own."""
 
 
@@ -138,9 +138,9 @@ class SentinelRoute(_LearntRoute):
     def moved(self, partition: int, server: Server) -> None:
         """It is no cluster."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connections to the Sentinels."""
-        self._wire.close()
+        await self._wire.close()
 
     async def _learn(self) -> None:
         answers = await asyncio.gather(
@@ -182,7 +182,7 @@ class ClusterRoute(_LearntRoute):
         """Takes a redirection's word."""
         self._primaries[partition] = server
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Has no connections of its own."""
 
     async def _learn(self) -> None:

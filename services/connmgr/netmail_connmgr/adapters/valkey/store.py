@@ -19,6 +19,7 @@ from netmail_connmgr.adapters.valkey.follower import Follower
 from netmail_connmgr.adapters.valkey.mirror import Mirror
 from netmail_connmgr.adapters.valkey.partition import Partition
 from netmail_connmgr.adapters.valkey.records import member_of, members_of_network
+from netmail_connmgr.adapters.valkey.wire import Server
 from netmail_connmgr.domain.store import (
     BadPageToken,
     LoginFilter,
@@ -212,9 +213,17 @@ class ValkeyStore:
 
     async def _watch_over(self) -> None:
         """Looks now and then who is the primary: one that was cut off does not know it."""
+        primaries: dict[int, Server] = {}
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             self._valkey.route.look_again()
+            for number, follower in enumerate(self._followers):
+                with contextlib.suppress(StoreUnavailable):
+                    primary = await self._valkey.route.primary(number)
+                    if primaries.setdefault(number, primary) != primary:
+                        primaries[number] = primary
+                        self._valkey.replaced()
+                        follower.hurry()
             metrics.STORE_UP.set(self._whole)
             metrics.LOGINS.set(await self.size())
 

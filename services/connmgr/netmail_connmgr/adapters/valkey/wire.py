@@ -5,7 +5,6 @@ client cannot send WAIT behind a script on one connection.
 """
 
 import asyncio
-import contextlib
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +73,8 @@ class Wire:
         self._credentials = credentials
         self._database = database
         self._idle: defaultdict[Server, deque[Connection]] = defaultdict(deque)
-        self._used: set[Connection] = set()
+        self._calls: set[asyncio.Timeout] = set()
+        self._closed = False
 
     async def exchange(
         self, server: Server, commands: Sequence[Command], seconds: float
@@ -86,31 +86,41 @@ class Wire:
 
         Raises: WireError.
         """
+        if self._closed:
+            raise WireError("closed")
+        limit = asyncio.timeout(seconds)
+        self._calls.add(limit)
         try:
-            async with asyncio.timeout(seconds):
+            async with limit:
                 return await self._exchange(server, commands)
         except TimeoutError:
             raise WireError("no answer in time") from None
         except (RedisError, OSError) as error:
             raise WireError(f"{type(error).__name__}: {error}") from None
+        finally:
+            self._calls.discard(limit)
 
     def forget(self, server: Server) -> None:
         """Closes the idle connections to a server."""
         for connection in self._idle.pop(server, ()):
             _close(connection)
 
-    def close(self) -> None:
-        """Closes all connections."""
+    async def close(self) -> None:
+        """Ends the calls that are under way, and closes all connections."""
+        self._closed = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._calls:
+            if not limit.expired():
+                limit.reschedule(now)
+        while self._calls:  # noqa: ASYNC110 - they end with the next turns of the loop
+            await asyncio.sleep(0)
         for server in list(self._idle):
             self.forget(server)
-        for connection in self._used:
-            _close(connection)
-        self._used.clear()
+        await asyncio.sleep(0)  # what was closed has one thing more to do
 
     async def _exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         idle = self._idle[server]
         connection = idle.pop() if idle else self._new(server)
-        self._used.add(connection)
         whole = False
         try:
             await connection.send_packed_command(
@@ -119,9 +129,8 @@ class Wire:
             replies = [await _read(connection) for _ in commands]
             whole = True
         finally:
-            kept = whole and connection in self._used and len(idle) < MAX_IDLE
-            self._used.discard(connection)
-            if kept:
+            idle = self._idle[server]
+            if whole and len(idle) < MAX_IDLE and not self._closed:
                 idle.append(connection)
             else:
                 _close(connection)
@@ -158,9 +167,11 @@ async def _read(connection: Connection) -> Reply:
 
 
 def _close(connection: Connection) -> None:
-    with contextlib.suppress(RedisError, OSError, RuntimeError):
-        # The one way that does not wait.
-        connection._close()  # type: ignore[no-untyped-call] # noqa: SLF001
+    """Closes a connection at once; the library's own ways wait for the other side."""
+    writer = connection._writer  # noqa: SLF001
+    if writer is not None:
+        writer.transport.abort()
+        connection._writer = connection._reader = None  # noqa: SLF001
 
 
 def _path(path: Path | None) -> str | None:

@@ -1,0 +1,1 @@
+"""The store in Redis: what the contract of all stores does not say."""
