@@ -1,0 +1,126 @@
+"""WHOSON and the DNS list judge addresses by the table's rules, whatever their spelling."""
+
+import ipaddress
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import dns.message
+import pytest
+from netmail_connmgr.app.manager import Running, connection_manager
+
+from tests.connmgr.front_ends import ask_udp, settings
+
+LOGIN = "203.0.113.1"
+V6 = "2001:db8:0:1::1"
+
+
+@pytest.fixture
+async def running(certificates: Path) -> AsyncIterator[Running]:
+    config = settings(
+        certificates,
+        shared_networks=["198.51.100.0/24", "2001:db8:5::/48"],
+        whoson={
+            "listen": ["127.0.0.1:0"],
+            "allowed_sources": ["127.0.0.0/8"],
+            "udp_login": True,
+        },
+        dns_list={
+            "listen": ["127.0.0.1:0"],
+            "allowed_sources": ["127.0.0.0/8"],
+            "zone": "logins.example",
+        },
+    )
+    async with connection_manager(config, "cm1") as found:
+        yield found
+
+
+async def whoson(running: Running, line: str) -> str:
+    answer = await ask_udp(running.front_end_ports["whoson"][0], f"{line}\n\n".encode())
+    assert answer is not None
+    return answer.decode().strip()
+
+
+async def listed(running: Running, address: str) -> bool:
+    pointer = ipaddress.ip_address(address).reverse_pointer
+    labels = pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
+    query = dns.message.make_query(f"{labels}.logins.example", "A").to_wire()
+    answer = await ask_udp(running.front_end_ports["dns_list"][0], query)
+    assert answer is not None
+    return bool(dns.message.from_wire(answer).answer)
+
+
+@pytest.mark.parametrize(
+    ("login", "query", "known"),
+    [
+        (LOGIN, LOGIN, True),
+        (LOGIN, "203.0.113.2", False),
+        (LOGIN, "203.0.113.0", False),
+        (LOGIN, "::ffff:203.0.113.1", True),
+        ("::ffff:203.0.113.1", LOGIN, True),
+        (LOGIN, "64:ff9b::203.0.113.1", True),
+        ("64:ff9b::203.0.113.1", LOGIN, True),
+        (LOGIN, "64:ff9b::203.0.113.2", False),
+        (LOGIN, "2002:cb00:7101::1", True),
+        (LOGIN, "2002:cb00:7102::1", False),
+        (LOGIN, "::203.0.113.1", False),
+        (LOGIN, "::ffff:0:203.0.113.1", False),
+        (V6, V6, True),
+        (V6, "2001:db8:0:1:ffff:ffff:ffff:ffff", True),
+        (V6, "2001:db8:0:2::1", False),
+        (V6, "2001:db8::1", False),
+        # These prove nothing, or have the whole world behind them.
+        ("198.51.100.1", "198.51.100.1", False),
+        ("64:ff9b::198.51.100.1", "64:ff9b::198.51.100.1", False),
+        ("2001:db8:5::1", "2001:db8:5::1", False),
+        ("100.64.0.1", "100.64.0.1", False),
+        ("169.254.0.1", "169.254.0.1", False),
+        ("0.0.0.0", "0.0.0.0", False),
+        ("255.255.255.255", "255.255.255.255", False),
+        ("fe80::1", "fe80::1", False),
+        ("2001:0:cb00:7101::1", "2001:0:cb00:7101::1", False),
+        ("ff02::1", "ff02::1", False),
+        ("64:ff9b::127.0.0.1", "64:ff9b::127.0.0.1", False),
+        ("64:ff9b::127.0.0.1", "127.0.0.1", False),
+        ("2002:7f00:1::1", "127.0.0.1", False),
+    ],
+)
+async def test_a_login_vouches_for_its_network_and_nothing_else(
+    running: Running, login: str, query: str, known: bool
+) -> None:
+    assert (await whoson(running, f"LOGIN {login} alice")).startswith("+LOGIN OK")
+    assert await whoson(running, f"QUERY {query}") == ("+alice" if known else "-not logged in")
+    assert await listed(running, query) is known
+    assert await whoson(running, f"LOGOUT {login}") == "+LOGOUT OK"
+    assert await whoson(running, f"QUERY {query}") == "-not logged in"
+    assert await listed(running, query) is False
+
+
+async def test_a_zone_id_counts_for_nothing(running: Running) -> None:
+    assert await whoson(running, f"LOGIN {V6}%eth0 alice") == "+LOGIN OK"
+    assert await whoson(running, f"QUERY {V6}%eth1") == "+alice"
+    assert await whoson(running, "LOGIN fe80::1%eth0 alice") != "+LOGIN OK"
+    assert await whoson(running, "QUERY fe80::1%eth0") == "-not logged in"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "203.0.113.01",
+        "203.0.113",
+        "0313.0.113.1",
+        "0xcb.0.113.1",
+        "3405803777",
+        "203.0.113.1.",
+        "203.0.113.1/32",
+        "[203.0.113.1]",
+        "\u0662\u0660\u0663.0.113.1",
+        "::ffff:203.0.113.01",
+        "2001:db8::1::1",
+        "2001:db8:0:1:0:0:0:0:1",
+    ],
+)
+async def test_an_address_has_one_spelling(running: Running, spelling: str) -> None:
+    await whoson(running, f"LOGIN {LOGIN} alice")
+    for request in (f"LOGIN {spelling} mallory", f"QUERY {spelling}", f"LOGOUT {spelling}"):
+        assert await whoson(running, request) == "*an IP address follows"
+    assert await whoson(running, f"QUERY {LOGIN}") == "+alice"
