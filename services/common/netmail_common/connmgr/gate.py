@@ -39,6 +39,8 @@ _SUCCESS_COUNTS_FOR = 3600.0
 """Seconds for which a user's success from a network is not reported again."""
 _NAME_LASTS = 3600.0
 """Seconds for which it is remembered whose name was typed."""
+_QUIET = 10.0
+"""Seconds between two complaints about a Connection Manager that does not answer."""
 _MAX_REMEMBERED = 100_000
 _MAX_COMMENT = 300
 
@@ -137,6 +139,7 @@ class Gate:
         self._fresh: dict[UserKey | bytes, float] = {}
         self._names: dict[str, tuple[UserKey, float]] = {}
         self._welcomed: dict[tuple[UserKey, bytes], float] = {}
+        self._quiet_until = 0.0
         self._reports: set[asyncio.Task[object]] = set()
         self._prefix = f"{secrets.token_hex(8)}.{os.getpid()}."
         self._numbers = itertools.count()
@@ -359,10 +362,16 @@ class Gate:
         try:
             return await call(self._client)
         except ConnectionManagerUnavailable as error:
-            log.warning("connection manager does not answer", reason=error.reason)
+            self._complain("connection manager does not answer", error.reason)
         except grpc.aio.AioRpcError as error:
-            log.error("connection manager refuses the question", code=error.code().name)  # noqa: TRY400 - no traceback
+            self._complain("connection manager refuses the question", error.code().name)
         return None
+
+    def _complain(self, what: str, reason: str) -> None:
+        """One line now and then, however many logins go on without an answer."""
+        if self._clock() >= self._quiet_until:
+            self._quiet_until = self._clock() + _QUIET
+            log.warning(what, reason=reason)
 
 
 class _Suspects:
