@@ -10,7 +10,7 @@ from netmail_common.grpc_errors import RpcError
 
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.watch_requests import WatchRequests
-from netmail_connmgr.adapters.watch_stream import WatchStream, WatchTerms
+from netmail_connmgr.adapters.watch_stream import WatchStream, WatchTerms, too_slow
 from netmail_connmgr.domain.store import LoginStore, Position, StoreUnavailable
 
 __all__ = ["WatchContext", "Watchers"]
@@ -101,10 +101,7 @@ class Watchers:
                         async with asyncio.timeout(WRITE_TIMEOUT):
                             await context.write(message)
             except TimeoutError:
-                metrics.WATCHERS_CUT_OFF.inc()
-                raise RpcError(
-                    grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", "messages were not read"
-                ) from None
+                raise too_slow("messages were not read") from None
             finally:
                 for helper in helpers:
                     helper.cancel()

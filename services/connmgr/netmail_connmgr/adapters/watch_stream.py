@@ -10,6 +10,7 @@ from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.grpc_errors import RpcError
 from netmail_common.networks import NetworkMap
 
+from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.convert import revocation_message
 from netmail_connmgr.adapters.suspicion_messages import suspicion_changes
 from netmail_connmgr.adapters.watch_batches import BATCH, BATCH_OCTETS, Batcher
@@ -18,7 +19,7 @@ from netmail_connmgr.domain.changes import Change, MissedChanges
 from netmail_connmgr.domain.store import Feed, LoginStore, Snapshot
 from netmail_connmgr.domain.suspicions import SuspicionFeed, SuspicionReader
 
-__all__ = ["WatchStream", "WatchTerms"]
+__all__ = ["WatchStream", "WatchTerms", "too_slow"]
 
 SNAPSHOT_TIMEOUT = 60.0
 """Seconds that a watcher may take to read a snapshot: few are made at once, and others wait."""
@@ -96,7 +97,7 @@ class WatchStream:
                     snapshot = await self._feed.snapshot(logins=self._full)
                     for message in self._snapshot(snapshot):
                         if self._store.now() - snapshot.now > SNAPSHOT_TIMEOUT:
-                            raise _too_slow("the snapshot took too long")
+                            raise too_slow("the snapshot took too long")
                         yield message
             while not requests.ended:
                 wake.clear()
@@ -146,7 +147,7 @@ class WatchStream:
             try:
                 changes = await self._feed.take(BATCH)
             except MissedChanges:
-                raise _too_slow("changes were missed; start anew") from None
+                raise too_slow("changes were missed; start anew") from None
             if not changes:
                 return
             for message in self._messages_for(changes):
@@ -212,14 +213,16 @@ def _suspicions(
         try:
             step = reader.take()
         except MissedChanges:
-            raise _too_slow("suspicions were missed; start anew") from None
+            raise too_slow("suspicions were missed; start anew") from None
         if step is None:
             return
         message = suspicion_changes(step, networks.rules.ipv6_prefix)
         yield pb.WatchLoginsResponse(suspicions=message)
 
 
-def _too_slow(message: str) -> RpcError:
+def too_slow(message: str) -> RpcError:
+    """What ends the stream of a watcher that does not keep up; it is counted."""
+    metrics.WATCHERS_CUT_OFF.inc()
     return RpcError(grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW", message)
 
 
