@@ -92,6 +92,7 @@ def test_each_agent_mounts_the_certificate_of_its_own_role_only() -> None:
         "Deployment netmail-smtp": ["netmail-grpc-smtp"],
         "Deployment netmail-deliver": ["netmail-grpc-deliver"],
         "Deployment netmail-pop-imap": ["netmail-grpc-pop-imap"],
+        "Deployment netmail-cli": ["netmail-grpc-admin"],
     }
 
 
@@ -167,3 +168,44 @@ def test_every_value_is_used_and_every_used_value_is_declared(chart: str) -> Non
         assert re.search(rf"\.{key}\b", text), f"{chart or 'netmail'}: {'.'.join(path)} is not used"
     for used in set(re.findall(r"\.Values\.([A-Za-z]+)", own)):
         assert used in values, f"{chart or 'netmail'}: .Values.{used} is not declared"
+
+
+HIDDEN = {"service": {"externalTrafficPolicy": "Cluster"}}
+POD_RANGE = {"enabled": True, "trustedNetworks": ["10.244.0.0/16"]}
+ONLY_PROXY = {"networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"app": "haproxy"}}}]}}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"smtp": HIDDEN}, "smtp.service.externalTrafficPolicy Cluster"),
+        ({"pop-imap": HIDDEN}, "pop-imap.service.externalTrafficPolicy Cluster"),
+        ({"smtp": {"service": {"type": "ClusterIP"}}}, "smtp.service.type ClusterIP"),
+        ({"proxyProtocol": {"enabled": True}}, "needs proxyProtocol.trustedNetworks"),
+        ({"proxyProtocol": POD_RANGE}, "may cover pods"),
+        ({"proxyProtocol": POD_RANGE, "smtp": ONLY_PROXY}, "pop-imap.networkPolicy.clients"),
+        (
+            {"proxyProtocol": {"enabled": True, "trustedNetworks": ["0.0.0.0/0"]}},
+            "may cover pods",
+        ),
+    ],
+)
+def test_what_would_open_the_relay_is_refused_in_words(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(HelmError, match=words):
+        render({**DOMAIN, **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"smtpAfterPop": False, "smtp": HIDDEN, "pop-imap": HIDDEN},
+        {
+            "proxyProtocol": {"enabled": True, "trustedNetworks": ["192.0.2.7/32"]},
+            "smtp": HIDDEN,
+            "pop-imap": {"service": {"type": "ClusterIP"}},
+        },
+        {"proxyProtocol": POD_RANGE, "smtp": ONLY_PROXY, "pop-imap": ONLY_PROXY},
+    ],
+)
+def test_what_keeps_the_address_or_needs_none_is_installed(values: dict[str, Any]) -> None:
+    assert render({**DOMAIN, **values}).of_kind("Service")

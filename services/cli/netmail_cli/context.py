@@ -38,12 +38,18 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
+        envvar="NETMAIL_CONFIG",
         help="Configuration; default: that of the last `netmail run` in the state directory.",
     ),
 ]
 StateOption = Annotated[
     Path | None,
-    typer.Option("--state", metavar="DIR", help="State directory; default: the configuration's."),
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        envvar="NETMAIL_STATE",
+        help="State directory; default: the configuration's.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 
