@@ -26,6 +26,11 @@ ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain login
 auth_failure_delay = 0
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 mail_location = maildir:{root}/mail/%u
 first_valid_uid = 1
 mail_uid = dovecot

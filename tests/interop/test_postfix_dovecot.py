@@ -231,6 +231,8 @@ def _manager(
     def change(data: dict[str, Any]) -> None:
         data.clear()
         data.update(yaml.safe_load(text))
+        # Nobody waits for a test's wrong passwords, and few are enough.
+        data["connection_managers"][0]["guessing"] = {"address_deny_from": 6, "max_delay": 0}
 
     return installation(root / "state", change=change, prefix=hosts.on_server())
 
@@ -351,6 +353,13 @@ class TestAuthPolicy:
         assert code == 250
         assert b"X-Auth-OK: alice@example.org\n" in server.arrived(subject)
         assert not server.relays("198.18.0.10")
+
+    def test_who_guesses_is_refused_even_the_right_password(self, server: Site) -> None:
+        for _ in range(6):
+            assert server.imap("198.18.0.11", "bob@example.org", "wrong") == "NO"
+        assert server.imap("198.18.0.11", "bob@example.org") == "NO"
+        assert not server.relays("198.18.0.11", "bob@example.org")
+        assert server.imap("198.18.0.10", "bob@example.org") == "OK"
 
     def test_without_the_connection_manager_everybody_comes_again_and_local_mail_goes_on(
         self, server: Site
