@@ -151,6 +151,16 @@ def test_logins_are_listed_and_revoked(running: RunningInstallation) -> None:
     assert running.netmail("login", "revoke", check=False).returncode == 2
 
 
+def test_failed_logins_are_forgotten(running: RunningInstallation) -> None:
+    which = ("--user", "bob", "--address", "127.0.0.1")
+    for _ in range(2):
+        with pytest.raises(poplib.error_proto):
+            pop3_count(running, "bob", "a wrong one")
+    assert run_json(running, "login", "unblock", *which)["forgotten"] >= 1
+    assert run_json(running, "login", "unblock", *which)["forgotten"] == 0
+    assert running.netmail("login", "unblock", check=False).returncode == 2
+
+
 def test_the_queue_is_shown_held_released_and_removed(running: RunningInstallation) -> None:
     pop3_count(running, "alice", "wonderland")
     with smtplib.SMTP("127.0.0.1", running.port(2525), timeout=20) as client:
