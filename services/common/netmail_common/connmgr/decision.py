@@ -68,7 +68,7 @@ def decide(
         decision=Decision.DENIED if refusal else Decision.ALLOWED,
         reason=refusal[0] if refusal else Reason.LOGIN,
         login=owner or (newest[0] if newest else by_user[ANONYMOUS]),
-        users=tuple(login.user for login in newest),
+        users=tuple([login.user for login in newest]),
         user_count=named_count,
         refused_sender=refusal[1] if refusal else "",
     )

@@ -109,6 +109,7 @@ class LoginTable:
         self._users = Chains()
         self._expired: dict[bytes, float] = {}  # place -> when, oldest first
         self._serial = 0
+        self._cleaned = -1
 
     def __len__(self) -> int:
         return len(self._records)
@@ -139,7 +140,7 @@ class LoginTable:
         """The live logins of a place."""
         self.drop_expired(now)
         logins = self.logins_at(place)
-        live = tuple(login for login in logins if login.expires > now)
+        live = tuple([login for login in logins if login.expires > now])
         if live:
             return Found(now, live)
         when = self._expired.get(place)
@@ -201,12 +202,17 @@ class LoginTable:
 
     def drop_expired(self, now: float, limit: int = _DROP_AT_ONCE) -> int:
         """Cleans up what is over; how many logins were looked at, at most LIMIT."""
+        second = int(now)
+        if second == self._cleaned:
+            return 0  # nothing that is added now ends before this second
         over, looked = self._records.expired(now, limit)
         for slot in over:
             record = self._remove(slot)
             place = place_of(record)
             if not self._records.at(place):
                 self._remember_expired(place, times_of(record, key_end(record))[0])
+        if looked < limit:
+            self._cleaned = second
         return looked
 
     def _live(self, key: bytes, user: UserKey, now: float) -> int:
