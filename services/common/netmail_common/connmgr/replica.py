@@ -175,10 +175,13 @@ class LoginReplica:
         )
 
     async def _give_up(self) -> None:
-        """Forgets everything for a while."""
+        """Knows nothing for a while."""
+        self._forget()
+        await asyncio.sleep(_REFUSED_PAUSE)
+
+    def _forget(self) -> None:
         self._watcher.fresh_at = 0.0
         self._table.clear()
-        await asyncio.sleep(_REFUSED_PAUSE)
 
     def _changes_mode(self, event: WatchEvent) -> bool:
         """Looks whether the table still fits, or fits again."""
@@ -194,7 +197,7 @@ class LoginReplica:
         else:
             return False
         log.info("replica", holds_all=self.holds_all, logins=max(count, len(self._table)))
-        self._table.clear()
+        self._forget()
         return True
 
     def _take(self, event: WatchEvent) -> None:
