@@ -89,7 +89,7 @@ class Valkey:
         self.route = _route(self._wire, config)
         self._prefixes = [f"{config.prefix}:{{{tag}}}".encode() for tag in self.route.tags]
         self.losses = 0
-        self._trouble = ""
+        self._troubled: set[int] = set()
 
     @property
     def partitions(self) -> range:
@@ -131,9 +131,9 @@ class Valkey:
         except ScriptError:
             raise
         except StoreUnavailable as error:
-            self._say(str(error))
+            self._say(partition, str(error))
             raise
-        self._say("")
+        self._say(partition, "")
         if wait and replies[-1] < replicas:
             raise StoreUnavailable(f"{replies[-1]} of {replicas} replicas have it")
         return replies[0]
@@ -212,14 +212,17 @@ class Valkey:
     def _wait(self, replicas: int) -> list[Command]:
         return [("WAIT", replicas, int(self.timeout * 500))] if replicas else []
 
-    def _say(self, trouble: str) -> None:
-        """One line in the log when it goes away, and one when it is back."""
-        if bool(trouble) != bool(self._trouble):
-            if trouble:
+    def _say(self, partition: int, trouble: str) -> None:
+        """One line in the log when something goes away, and one when all is back."""
+        before = bool(self._troubled)
+        if trouble:
+            self._troubled.add(partition)
+            if not before:
                 log.warning("the store does not answer", reason=trouble)
-            else:
+        elif before:
+            self._troubled.discard(partition)
+            if not self._troubled:
                 log.info("the store answers again")
-        self._trouble = trouble
 
 
 _ELSEWHERE = frozenset(

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from netmail_common.connmgr.model import Login, Registration, Revocation, UserKey
 from netmail_common.logging import get_logger
@@ -30,7 +31,7 @@ from netmail_connmgr.adapters.valkey.records import (
 from netmail_connmgr.domain.store import StoreFull, StoreUnavailable
 from netmail_connmgr.domain.table import Found, Outcome, Registered, TableLimits
 
-__all__ = ["At", "Entry", "MissedEntries", "Partition"]
+__all__ = ["At", "Entry", "MissedEntries", "Partition", "UserLogin"]
 
 log = get_logger(__name__)
 
@@ -69,6 +70,14 @@ class Entry:
     gone: tuple[tuple[bytes, UserKey], ...]
 
 
+class UserLogin(NamedTuple):
+    """A user's login from a place, and when it ends."""
+
+    user: UserKey
+    place: bytes
+    expires: float
+
+
 class Partition:
     """The table's logins of a part of all networks.
 
@@ -78,16 +87,19 @@ class Partition:
         leapt: its clock was set; times given out before are wrong.
 
     Args:
-        limits: of the partition, which are those of the table if it is the only one.
+        limits: of the table.
         now: the store's clock.
     """
 
     def __init__(
         self, valkey: Valkey, number: int, limits: TableLimits, now: Callable[[], float]
     ) -> None:
+        parts = len(valkey.partitions)
         self._valkey = valkey
         self._number = number
         self._limits = limits
+        self._max_networks = limits.max_networks_per_user if parts == 1 else 0
+        self._max_logins = -(-limits.max_logins // parts)
         self._now = now
         self.clock = PartitionClock()
         self.instance = ""
@@ -107,26 +119,22 @@ class Partition:
 
     async def register(
         self, items: Sequence[tuple[Registration, float]], replicas: int
-    ) -> list[tuple[Registered, int]]:
+    ) -> list[Registered]:
         """Registers logins, each with the seconds that it has waited.
-
-        Returns: for each what became of it, and in how many places of this partition its user is
-        now, 0 if it is not new.
 
         Raises: StoreUnavailable.
         """
-        limits = self._limits
         args: list[Argument] = [
             secrets.token_hex(8),
             self.clock.to_partition(self._now()),
-            limits.max_networks_per_user,
-            limits.max_logins,
+            self._max_networks,
+            self._max_logins,
         ]
         for registration, waited in items:
-            args += registration_arguments(registration, limits.login_lifetime, waited)
+            args += registration_arguments(registration, self._limits.login_lifetime, waited)
         _, self.size, results = await self._run(scripts.REGISTER, args, replicas)
         return [
-            (_registered(registration, result), result[3])
+            _registered(registration, result)
             for (registration, _), result in zip(items, results, strict=True)
         ]
 
@@ -160,13 +168,32 @@ class Partition:
             revocation.network or b"",
             user_field(revocation.user) if revocation.user is not None else b"",
             revocation.credential_epoch,
-            self._limits.max_logins,
+            self._max_logins,
             revocation_rest(revocation),
         ]
         _, ended = await self._run(scripts.REVOKE, args, replicas)
         return int(ended)
 
-    async def evict(self, login: Login) -> None:
+    async def count(self, logins: Sequence[UserLogin]) -> list[list[UserLogin]]:
+        """Counts networks of users, whichever partitions these are in.
+
+        Returns: for each login those of its user that are too many, the oldest first.
+
+        Raises: StoreUnavailable.
+        """
+        args: list[Argument] = [self._limits.max_networks_per_user]
+        for login in logins:
+            args += [user_field(login.user), login.place, self.clock.to_partition(login.expires)]
+        _, results = await self._run(scripts.COUNT, args)
+        return [
+            [
+                UserLogin(login.user, place, self.clock.to_store(float(expires)))
+                for place, expires in zip(oldest[::2], oldest[1::2], strict=True)
+            ]
+            for login, oldest in zip(logins, results, strict=True)
+        ]
+
+    async def evict(self, login: UserLogin) -> None:
         """Takes a login away, unless it was renewed meanwhile.
 
         Raises: StoreUnavailable.

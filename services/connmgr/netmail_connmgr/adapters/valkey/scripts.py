@@ -7,6 +7,7 @@ from netmail_connmgr.adapters.valkey.connection import Script
 __all__ = [
     "ATTACH",
     "CHANGES",
+    "COUNT",
     "EVICT",
     "FIND",
     "MARKS",
@@ -27,6 +28,7 @@ def _script(name: str, *, common: bool = True) -> Script:
 
 ATTACH = _script("attach", common=False)
 CHANGES = _script("changes")
+COUNT = _script("count")
 EVICT = _script("evict")
 FIND = _script("find")
 MARKS = _script("marks")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import TypeVar
 
 from netmail_common.config import ValkeyConfig
-from netmail_common.connmgr.model import ANONYMOUS, Login, Registration, Revocation, UserKey
+from netmail_common.connmgr.model import ANONYMOUS, Login, Registration, Revocation
 from netmail_common.gather import Gatherer
 from netmail_common.networks import network_of
 
@@ -17,8 +17,12 @@ from netmail_connmgr.adapters.valkey.connection import Valkey, boot_time
 from netmail_connmgr.adapters.valkey.feed import ValkeyFeed
 from netmail_connmgr.adapters.valkey.follower import Follower
 from netmail_connmgr.adapters.valkey.mirror import Mirror
-from netmail_connmgr.adapters.valkey.partition import Partition
-from netmail_connmgr.adapters.valkey.records import member_of, members_of_network
+from netmail_connmgr.adapters.valkey.partition import Partition, UserLogin
+from netmail_connmgr.adapters.valkey.records import (
+    member_of,
+    members_of_network,
+    user_field,
+)
 from netmail_connmgr.adapters.valkey.wire import Server
 from netmail_connmgr.domain.store import (
     BadPageToken,
@@ -83,6 +87,9 @@ class ValkeyStore:
         ]
         self._registering = [self._registrar(follower) for follower in self._followers]
         self._finding = [self._finder(follower) for follower in self._followers]
+        # One partition counts a user's networks by itself.
+        several = self._followers if len(self._followers) > 1 else []
+        self._counting = [self._counter(follower) for follower in several]
         self.packer = self.mirror.packer
 
     @property
@@ -232,15 +239,22 @@ class ValkeyStore:
 
     async def _register_one(self, registration: Registration, now: float) -> Registered:
         number = self._number_of(registration.place)
-        registered, networks = await self._registering[number]((registration, now))
-        # Where no partition has more than its part of them, there are not too many in all.
-        parts = len(self._followers)
-        if parts > 1 and networks > self._limits.max_networks_per_user // parts:
-            await self._evict(registration.profile.user)
+        registered = await self._registering[number]((registration, now))
+        user = registration.profile.user
+        if self._counting and registered.remaining and user != ANONYMOUS:
+            login = UserLogin(user, registration.place, self._clock() + registered.remaining)
+            await self._count(login)
         return registered
 
-    def _registrar(self, follower: Follower) -> Gatherer[_Registering, tuple[Registered, int]]:
-        async def register(items: list[_Registering]) -> list[tuple[Registered, int]]:
+    async def _count(self, login: UserLogin) -> None:
+        """Takes away the oldest logins of a user who comes from too many networks."""
+        counting = self._counting[self._valkey.partition_of(user_field(login.user))]
+        for oldest in await counting(login):
+            partition = self._followers[self._number_of(oldest.place)].partition
+            await partition.evict(oldest)
+
+    def _registrar(self, follower: Follower) -> Gatherer[_Registering, Registered]:
+        async def register(items: list[_Registering]) -> list[Registered]:
             try:
                 follower.check_seeded()
                 now = self._clock()
@@ -259,21 +273,12 @@ class ValkeyStore:
     def _finder(self, follower: Follower) -> Gatherer[bytes, Found]:
         return Gatherer(follower.partition.find, _PLACES, 1, lambda _: 0, _IN_FLIGHT)
 
+    def _counter(self, follower: Follower) -> Gatherer[UserLogin, list[UserLogin]]:
+        return Gatherer(follower.partition.count, _REGISTRATIONS, 1, lambda _: 0, _IN_FLIGHT)
+
     async def _revoke_in(self, partition: Partition, revocation: Revocation) -> int:
         replicas = max(self._wait_replicas, min(1, await partition.replicas()))
         return await partition.revoke(revocation, replicas)
-
-    async def _evict(self, user: UserKey) -> None:
-        """Takes away the oldest logins of a user who comes from too many networks."""
-        if user == ANONYMOUS:
-            return
-        partitions = [follower.partition for follower in self._followers]
-        found = await _all(one.of_user(user) for one in partitions)
-        now = self._clock()
-        live = [login for logins in found for login in logins if login.expires > now]
-        live.sort(key=lambda login: login.expires)
-        surplus = live[: max(0, len(live) - self._limits.max_networks_per_user)]
-        await _all(partitions[self._number_of(one.place)].evict(one) for one in surplus)
 
     async def _logins_after(
         self, number: int, which: LoginFilter, after: bytes, limit: int

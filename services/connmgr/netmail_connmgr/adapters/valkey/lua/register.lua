@@ -1,9 +1,9 @@
 #!lua
 -- Registers logins. ARGV: nonce, when it was sent by the caller's idea of this clock, the bound of
--- networks of a user (0: none), of logins; then for each login: place, user, age, lifetime, epoch,
+-- networks of a user (0: counted elsewhere), of logins; then for each login: place, user, age, lifetime, epoch,
 -- session id, 1 if an open session renews, the rest.
 -- Gives now, how many logins there are, then for each: outcome, microseconds that remain, whether
--- it renewed, networks of the user.
+-- it renewed.
 local nonce, sent = ARGV[3], math.min(now, tonumber(ARGV[4]))
 local max_networks, max_logins = tonumber(ARGV[5]), tonumber(ARGV[6])
 local marks = redis.call('ZCARD', MADE) > 0
@@ -31,12 +31,12 @@ local function make_room(user)
   redis.call('ZREMRANGEBYSCORE', of, '-inf', now)
   local count = redis.call('ZCARD', of)
   if user == '\0' or max_networks == 0 or count < max_networks then
-    return '', count
+    return ''
   end
   local place = redis.call('ZRANGE', of, 0, 0)[1]
   remove(place, user)
   size = size - 1
-  return member_of(place, user), count - 1
+  return member_of(place, user)
 end
 
 local function put(place, user, login, expires)
@@ -56,11 +56,11 @@ end
 local function register(place, user, age, lifetime, epoch, session, renewal, rest)
   local verified = sent - age
   if marks and refused(user, network_of(place), verified, epoch) then
-    return {'revoked', 0, 0, 0}
+    return {'revoked', 0, 0}
   end
   local expires = (renewal and sent or verified) + lifetime
   if expires <= now then
-    return {'expired', 0, 0, 0}
+    return {'expired', 0, 0}
   end
   local at = P .. ':at:' .. place
   local earlier = redis.call('HGET', at, user)
@@ -70,13 +70,13 @@ local function register(place, user, age, lifetime, epoch, session, renewal, res
     size = size - 1
     earlier = false
   end
-  local gone, count = '', 0
+  local gone, renewed = '', 1
   if not earlier then
     if size >= max_logins then
-      return {'full', 0, 0, 0}
+      return {'full', 0, 0}
     end
-    gone, count = make_room(user)
-    serial, size, count = serial + 1, size + 1, count + 1
+    gone, renewed = make_room(user), 0
+    serial, size = serial + 1, size + 1
     redis.call('ZADD', ALL, 0, member_of(place, user))
     redis.call('ZREM', GONE, place)
     earlier = {serial = serial, verified = verified, expires = expires, epoch = epoch,
@@ -86,7 +86,7 @@ local function register(place, user, age, lifetime, epoch, session, renewal, res
     expires = math.max(expires, earlier.expires)
     if (repeated and not renewal)
       or ((repeated or verified < earlier.verified) and expires == earlier.expires) then
-      return {'registered', earlier.expires - now, 1, 0}
+      return {'registered', earlier.expires - now, 1}
     end
     earlier.expires = expires
     if not repeated and verified >= earlier.verified then
@@ -101,7 +101,7 @@ local function register(place, user, age, lifetime, epoch, session, renewal, res
     earlier.session) .. earlier.rest
   put(place, user, login, expires)
   tell(nonce, 'login', member_of(place, user), 'as', login, 'gone', gone)
-  return {'registered', expires - now, count == 0 and 1 or 0, count}
+  return {'registered', expires - now, renewed}
 end
 
 size = size - sweep(64)
