@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail.connmgr.v1 import connmgr_pb2_grpc
 from netmail_common.config import ConfigError
@@ -57,6 +59,11 @@ class Wall:
 
 
 def test_an_entry_is_one_line_of_json_whatever_is_in_it() -> None:
+    assert (
+        form()
+        .line(entry(sender="\udc80@example.org"), NOON)
+        .endswith(b'"sender":"?@example.org"}\n')
+    )
     odd = entry(UserKey("z\u00f6e\n", ""), reason='"\r\n\u2028', empty="", zero=0)
     line = form().line(odd, NOON + 0.25)
     assert line.endswith(b"\n")
@@ -117,6 +124,31 @@ def test_everybody_who_was_logged_in_there_is_found() -> None:
     )
     assert AuditQuestion(BOB).matching(line) is not None
     assert AuditQuestion(UserKey("carol", "users.demo")).matching(line) is None
+
+
+@given(
+    st.builds(UserKey, st.text(max_size=20), st.text(max_size=20)),
+    st.ip_addresses(),
+    st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=20), max_size=3),
+    st.sampled_from([None, b"k" * 32]),
+)
+def test_whatever_is_written_is_found_again(
+    user: UserKey,
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    details: dict[str, str],
+    key: bytes | None,
+) -> None:
+    ours = {"time", "kind", "event", "user", "context", "users", "address", "network"}
+    details = {name: text for name, text in details.items() if name not in ours}
+    writer = form(key)
+    line = writer.line(
+        AuditEntry(AuditKind.LOGIN, "x", user, address.packed, (user, BOB), details), NOON
+    )
+    assert line.count(b"\n") == 1
+    for who in (user, BOB):
+        question = AuditQuestion(who, writer.network(address.packed))
+        assert question.matching(line) is not None
+        assert all(needle in line for needle in question.needles())
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"half a li", b"[]", b"{}", b'{"time":1}', b"\xff"])
@@ -309,6 +341,30 @@ async def test_mail_that_a_replica_let_pass_is_known_by_what_the_agents_report(
     assert (exceeded["kind"], exceeded["recipients"]) == ("rate", 1000)
     assert (authenticated_mail["way"], authenticated_mail["recipients"]) == ("auth", 4)
     assert "users" not in authenticated_mail
+
+
+async def test_who_may_not_connect_is_written_down_once_a_minute(
+    certificates: Path, tmp_path: Path, identity_for: IdentityFor
+) -> None:
+    config = settings(
+        certificates,
+        audit={"directory": str(tmp_path / "audit")},
+        lists={"blocked": ["203.0.113.0/30"]},
+    )
+    async with (
+        connection_manager(config, "cm1") as running,
+        grpc_client(running, identity_for, Role.SMTP) as smtp,
+    ):
+        for address in (V4, OTHER, V4, b"\xcb\x00\x71\x09", V4):
+            question = pb.ConnectionCheck(
+                client_address=address, service=pb.SERVICE_SMTP, listener="mx"
+            )
+            await smtp.check_connection(question)
+        (denied,) = await history(running, identity_for, address=V4)
+        assert (denied["kind"], denied["event"]) == ("denial", "connection denied")
+        assert (denied["rule"], denied["service"], denied["listener"]) == ("list", "smtp", "mx")
+        assert len(await history(running, identity_for, address=OTHER)) == 1
+        assert await history(running, identity_for, address=b"\xcb\x00\x71\x09") == []
 
 
 async def test_pseudonyms_hide_addresses_and_answer_questions(

@@ -151,7 +151,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _json(value: object) -> bytes:
-    return _encode(value).encode()
+    return _encode(value).encode(errors="replace")
 
 
 class Repeats:
