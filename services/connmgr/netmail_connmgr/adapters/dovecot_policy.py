@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import math
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from netmail_common.tls import ServerTls
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
+from netmail_connmgr.adapters.seldom import Seldom
 from netmail_connmgr.adapters.stream_listener import LOCAL, ListenerSetup, accept_streams
 from netmail_connmgr.domain.connections import ConnectionQuestion, Service, Verdict
 from netmail_connmgr.domain.door import Candidate
@@ -51,7 +51,6 @@ _BODY_TIMEOUT = 10.0
 _DRAIN = 2.0
 _MIN_KEY = 16
 _MAX_HEADERS = 50
-_LOG_INTERVAL = 1.0
 _FORM = "application/x-www-form-urlencoded"
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -180,7 +179,8 @@ class DovecotPolicy:
         self._book = book
         self._api_key = api_key
         self._server: web.Server | None = None
-        self._quiet_until = 0.0
+        self._malformed = Seldom()
+        self._unavailable = Seldom()
 
     def connection(self, peer: str, ended: Callable[[], None]) -> asyncio.BaseProtocol:
         """The protocol of one connection."""
@@ -213,7 +213,8 @@ class DovecotPolicy:
             return await (self._allow(event) if command is Command.ALLOW else self._report(event))
         except FrontDeskUnavailable as error:
             # Dovecot does what its auth_policy_reject_on_fail says.
-            log.warning("cannot decide", front_end=NAME, reason=str(error))
+            if self._unavailable():
+                log.warning("cannot decide", front_end=NAME, reason=str(error))
         except Exception:
             log.exception("cannot decide", front_end=NAME)
         _count("unavailable")
@@ -272,9 +273,7 @@ class DovecotPolicy:
     def _refuse(self, peer: str, why: str) -> None:
         """Counts each one; says so once a second at most."""
         _count("malformed")
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _LOG_INTERVAL
+        if self._malformed():
             log.warning("not a policy request", front_end=NAME, peer=peer, reason=why)
 
 

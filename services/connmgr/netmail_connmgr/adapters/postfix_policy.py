@@ -17,6 +17,7 @@ from netmail_common.logging import get_logger
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
+from netmail_connmgr.adapters.seldom import Seldom
 from netmail_connmgr.adapters.stream_listener import ListenerSetup, accept_streams
 from netmail_connmgr.domain.front_desk import FrontDesk, FrontDeskUnavailable
 from netmail_connmgr.domain.policy_answers import PolicyAnswers, PolicySettings
@@ -27,7 +28,6 @@ __all__ = ["NAME", "PolicyServer", "prepare"]
 NAME = "postfix_policy"
 _MOST_WAITING = 64
 """Requests of one connection that wait; then nothing more is read from it."""
-_LOG_INTERVAL = 1.0
 _WORD = re.compile(r"[A-Za-z0-9]{16,64}")
 
 log = get_logger(__name__)
@@ -100,7 +100,8 @@ class PolicyServer:
         self._answers = PolicyAnswers(settings)
         self._waiting: list[tuple[_Connection, PolicyRequest]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._quiet_until = 0.0
+        self._malformed = Seldom()
+        self._unavailable = Seldom()
         self.idle_timeout = idle_timeout
 
     def connection(self, peer: str, ended: Callable[[], None]) -> asyncio.Protocol:
@@ -127,10 +128,8 @@ class PolicyServer:
     def malformed(self, peer: str, why: str) -> None:
         """Counts each one; says so once a second at most."""
         metrics.FRONT_END_REQUESTS.labels(NAME, "malformed").inc()
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _LOG_INTERVAL
-            log.warning("not a policy request", peer=peer, reason=why)
+        if self._malformed():
+            log.warning("not a policy request", front_end=NAME, peer=peer, reason=why)
 
     def _start(self) -> None:
         batch, self._waiting = self._waiting, []
@@ -150,9 +149,10 @@ class PolicyServer:
                 [self._answers.enquiry(request, known) for request in requests]
             )
         except FrontDeskUnavailable as error:
-            log.warning("cannot decide", front_end=NAME, reason=str(error), requests=len(requests))
+            if self._unavailable():
+                log.warning("cannot decide", front_end=NAME, reason=str(error))
         except Exception:
-            log.exception("cannot decide", front_end=NAME, requests=len(requests))
+            log.exception("cannot decide", front_end=NAME)
         else:
             return [
                 self._answers.action(request, answer.decision)
