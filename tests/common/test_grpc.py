@@ -26,6 +26,8 @@ class Servicer(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
             raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_PAGE_TOKEN", "no such page")
         if request.page_token == "bug":
             raise RuntimeError("secret of the server")
+        if request.page_token == "who":
+            return connmgr_pb2.ListLoginsResponse(next_page_token=str(id(self)))
         if request.page_token == "time":
             return connmgr_pb2.ListLoginsResponse(next_page_token=str(context.time_remaining()))
         return connmgr_pb2.ListLoginsResponse(next_page_token=peer_role(context).value)
@@ -39,7 +41,12 @@ class Servicer(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
             yield connmgr_pb2.WatchLoginsResponse(revision=request.nonce)
 
 
-def server(identity: Identity, listen: str = "127.0.0.1:0", health: Health | None = None) -> Any:
+def server(
+    identity: Identity,
+    listen: str = "127.0.0.1:0",
+    health: Health | None = None,
+    max_connection_age: float = 0.0,
+) -> Any:
     def register(target: grpc.aio.Server) -> None:
         connmgr_pb2_grpc.add_ConnectionManagerServiceServicer_to_server(
             Servicer(),  # type: ignore[abstract] # it serves two methods
@@ -55,6 +62,7 @@ def server(identity: Identity, listen: str = "127.0.0.1:0", health: Health | Non
         health=health or Health(),
         service_names=[SERVICE],
         drain_timeout=1,
+        max_connection_age=max_connection_age,
     )
 
 
@@ -216,9 +224,9 @@ async def reflection_code(channel: Channel) -> grpc.StatusCode:
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
     call = reflection_pb2_grpc.ServerReflectionStub(channel.raw).ServerReflectionInfo()
-    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-    await call.done_writing()
     try:
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await call.done_writing()
         names = [s.name for s in (await call.read()).list_services_response.service]
     except grpc.aio.AioRpcError as error:
         return error.code()
@@ -271,4 +279,39 @@ async def test_a_channel_comes_back_after_a_restart_of_the_server(
     async with server(identity_for(Role.CONNMGR), address):
         async with asyncio.timeout(10):
             await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest(), wait_for_ready=True)
+        await channel.close()
+
+
+async def test_replicas_behind_one_name_share_the_calls(identity_for: IdentityFor) -> None:
+    connmgr = identity_for(Role.CONNMGR)
+    async with server(connmgr) as one, server(connmgr) as other:
+        target = f"ipv4:127.0.0.1:{one.ports[0]},127.0.0.1:{other.ports[0]}"
+        channel = Channel(
+            target, identity_for(Role.ADMIN), installation="netmail", expected_role=Role.CONNMGR
+        )
+        assert await channel.wait_ready(10)
+        answered: set[str] = set()
+        async with asyncio.timeout(30):
+            while len(answered) < 2:
+                request = connmgr_pb2.ListLoginsRequest(page_token="who")
+                answered.add((await stub(channel).ListLogins(request)).next_page_token)
+        await channel.close()
+
+
+async def test_an_old_connection_ends_and_its_stream_with_it_while_calls_go_on(
+    identity_for: IdentityFor,
+) -> None:
+    async with server(identity_for(Role.CONNMGR), max_connection_age=1) as bound:
+        channel = channel_to(bound, identity_for(Role.SMTP))
+        call = stub(channel).WatchLogins()
+        await call.write(connmgr_pb2.WatchLoginsRequest(nonce=1))
+        assert (await call.read()).revision == 1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with asyncio.timeout(30):
+                await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        again = stub(channel).WatchLogins()
+        await again.write(connmgr_pb2.WatchLoginsRequest(nonce=2))
+        assert (await again.read()).revision == 2
+        again.cancel()
         await channel.close()

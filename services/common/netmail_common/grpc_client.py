@@ -21,7 +21,12 @@ STREAM_TIMEOUT = 3600.0
 
 _OLD_CHANNEL_GRACE = 60.0
 
+# Every replica behind a name gets its share of the calls; a lost connection looks the name up anew.
+_ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
+
 _OPTIONS = [
+    ("grpc.service_config", _ROUND_ROBIN),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.max_receive_message_length", MESSAGE_SIZE),
     ("grpc.max_send_message_length", MESSAGE_SIZE),
     ("grpc.initial_reconnect_backoff_ms", 100),

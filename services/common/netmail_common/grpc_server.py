@@ -24,6 +24,7 @@ MESSAGE_SIZE = 16 * 1024 * 1024
 """Octets of one gRPC message, both ways; larger bodies are streamed."""
 
 _HEALTH_INTERVAL = 5.0
+_AGE_GRACE = 5.0
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_SIZE),
@@ -56,6 +57,7 @@ async def grpc_server(
     health: Health,
     service_names: Sequence[str],
     drain_timeout: float,
+    max_connection_age: float = 0.0,
 ) -> AsyncIterator[BoundServer]:
     """Serves until the block ends, then lets running calls end for DRAIN_TIMEOUT seconds.
 
@@ -68,12 +70,14 @@ async def grpc_server(
         health: readiness that grpc.health.v1 reports.
         service_names: full names, for health and reflection.
         drain_timeout: seconds for calls under way when the block ends.
+        max_connection_age: seconds; 0: connections stay.
 
     Raises: ConfigError when an address cannot be had.
     """
     if identity.role is not role:
         raise ConfigError(f"the certificate is for role {identity.role}, not {role}")
-    server = grpc.aio.server(interceptors=[PolicyInterceptor(installation)], options=_OPTIONS)
+    options = [*_OPTIONS, *_age_options(max_connection_age)]
+    server = grpc.aio.server(interceptors=[PolicyInterceptor(installation)], options=options)
     register(server)
     health_service = grpc_health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -97,6 +101,16 @@ async def grpc_server(
         reporting.cancel()
         await health_service.enter_graceful_shutdown()
         await server.stop(drain_timeout)
+
+
+def _age_options(seconds: float) -> list[tuple[str, int]]:
+    if not seconds:
+        return []
+    # gRPC spreads the age by a tenth; calls get the grace to end, streams are cut after it.
+    return [
+        ("grpc.max_connection_age_ms", int(seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(_AGE_GRACE * 1000)),
+    ]
 
 
 async def _report(service: Any, names: Sequence[str], health: Health) -> None:

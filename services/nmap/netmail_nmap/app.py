@@ -136,6 +136,7 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
                 health=health,
                 service_names=_SERVICES,
                 drain_timeout=config.nmap.drain_timeout,
+                max_connection_age=config.nmap.max_connection_age,
             )
         )
         # Before the server waits for its calls: these would not end by themselves.

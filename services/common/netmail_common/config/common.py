@@ -23,6 +23,9 @@ class AgentConfig(Section):
     address: Address | None = None
     """Where the others reach it; default: the first of `listen`."""
     http: HttpConfig = HttpConfig()
+    max_connection_age: Annotated[Duration, Field(ge=0)] = 0
+    """Seconds after which a client's connection is ended, once its calls are, so that it finds
+    out about new replicas; streams go on elsewhere. 0: never. Of use with several replicas."""
 
     @property
     def target(self) -> str:

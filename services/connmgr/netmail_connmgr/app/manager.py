@@ -109,6 +109,7 @@ async def connection_manager(
                 health=health,
                 service_names=[SERVICE_NAME],
                 drain_timeout=DRAIN_TIMEOUT,
+                max_connection_age=config.max_connection_age,
             )
         )
         stack.callback(service.drain)
