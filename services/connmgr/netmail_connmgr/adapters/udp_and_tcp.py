@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from netmail_common.config._base import parse_host_port
+from netmail_common.logging import get_logger
 from netmail_common.networks import Network
 from netmail_common.shared_networks import is_within
 
 from netmail_connmgr.adapters import metrics
 
 __all__ = ["Service", "serve"]
+
+log = get_logger(__name__)
 
 _MAX_DATAGRAMS = 1000
 """Datagrams that wait for an answer; more are dropped, and asked again."""
@@ -35,7 +38,7 @@ class Service:
     Attributes:
         name: of the front end, for the metrics.
         allowed: networks that are answered; everybody else gets silence.
-        datagram: answers a datagram; None: not at all. It raises nothing.
+        datagram: answers a datagram; None: not at all.
         stream: serves a connection and returns when it is over; OSError and TimeoutError end it.
     """
 
@@ -124,6 +127,8 @@ class _Listener:
             answer = await self._service.datagram(data)
             if answer is not None:
                 transport.sendto(answer, source)
+        except Exception:
+            log.exception("datagram not answered", front_end=self._service.name)
         finally:
             self._waiting -= 1
 
@@ -132,12 +137,13 @@ class _Listener:
             await self._service.stream(reader, writer)
             writer.close()
         except (OSError, TimeoutError):
-            writer.transport.abort()
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            raise
+            pass
+        except Exception:
+            log.exception("connection not served", front_end=self._service.name)
         finally:
             self._connections -= 1
+            if not writer.is_closing():
+                writer.transport.abort()
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
