@@ -331,8 +331,11 @@ async def test_sources_that_are_not_allowed_hear_nothing(certificates: Path) -> 
         assert await ask_udp(port, wire, patience=0.2) is None
 
 
-async def test_sources_may_not_overlap_a_shared_network(certificates: Path) -> None:
-    config = settings(certificates, dns_list=dns_list(allowed_sources=["100.64.0.0/16"]))
+@pytest.mark.parametrize("sources", [[], ["100.64.0.0/16"]])
+async def test_there_must_be_sources_and_none_may_overlap_a_shared_network(
+    certificates: Path, sources: list[str]
+) -> None:
+    config = settings(certificates, dns_list=dns_list(allowed_sources=sources))
     with pytest.raises(ConfigError, match=r"dns_list\.allowed_sources"):
         async with connection_manager(config, "cm1"):
             pass

@@ -276,8 +276,8 @@ async def test_sources_that_are_not_allowed_hear_nothing(certificates: Path) -> 
             writer.close()
 
 
-@pytest.mark.parametrize("sources", [["100.64.0.0/16"], ["203.0.113.0/24"]])
-async def test_sources_may_not_overlap_a_shared_network(
+@pytest.mark.parametrize("sources", [[], ["100.64.0.0/16"], ["203.0.113.0/24"]])
+async def test_there_must_be_sources_and_none_may_overlap_a_shared_network(
     certificates: Path, sources: list[str]
 ) -> None:
     config = settings(

@@ -9,7 +9,7 @@ from netmail_common.connmgr.model import Binding, Decision, SenderQuestion
 
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.front_end import FrontEndSetup
-from netmail_connmgr.adapters.udp_and_tcp import Service, serve
+from netmail_connmgr.adapters.udp_and_tcp import Service, known_hosts, serve
 from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDesk, FrontDeskUnavailable
 from netmail_connmgr.protocol.dns_list import (
     Done,
@@ -39,7 +39,7 @@ def prepare(setup: FrontEndSetup) -> AbstractAsyncContextManager[Sequence[int]]:
     dns_list = DnsList(setup.desk, ListZone(config.zone, ttl=config.ttl, txt=config.txt))
     service = Service(
         NAME,
-        setup.allowed_sources(config.allowed_sources, NAME),
+        known_hosts(setup, config.allowed_sources, NAME),
         dns_list.datagram,
         dns_list.stream,
     )

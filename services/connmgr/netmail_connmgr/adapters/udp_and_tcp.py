@@ -15,8 +15,9 @@ from netmail_common.networks import Network
 from netmail_common.shared_networks import is_within
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters.front_end import FrontEndSetup
 
-__all__ = ["Service", "serve"]
+__all__ = ["Service", "known_hosts", "serve"]
 
 log = get_logger(__name__)
 
@@ -29,6 +30,15 @@ _PORT_TRIES = 20
 
 Datagram = Callable[[bytes], Awaitable[bytes | None]]
 Stream = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def known_hosts(setup: FrontEndSetup, texts: Sequence[str], section: str) -> tuple[Network, ...]:
+    """Reads SECTION.allowed_sources, of which there must be some. Raises: ConfigError."""
+    if not texts:
+        raise setup.error(
+            f"{section}.listen needs {section}.allowed_sources: nobody else is answered"
+        )
+    return setup.allowed_sources(texts, section)
 
 
 @dataclass(frozen=True, slots=True)

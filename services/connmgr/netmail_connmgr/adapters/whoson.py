@@ -17,7 +17,7 @@ from netmail_common.connmgr.model import (
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
-from netmail_connmgr.adapters.udp_and_tcp import Service, serve
+from netmail_connmgr.adapters.udp_and_tcp import Service, known_hosts, serve
 from netmail_connmgr.domain.door import Candidate
 from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
 from netmail_connmgr.domain.table import Outcome
@@ -49,7 +49,7 @@ def prepare(setup: FrontEndSetup) -> AbstractAsyncContextManager[Sequence[int]]:
     """
     book = AddressBook(setup.config.address_map, default_context=setup.default_context)
     whoson = Whoson(setup, book)
-    allowed = setup.allowed_sources(setup.config.whoson.allowed_sources, NAME)
+    allowed = known_hosts(setup, setup.config.whoson.allowed_sources, NAME)
     return _serving(setup, book, Service(NAME, allowed, whoson.datagram, whoson.stream))
 
 
