@@ -52,7 +52,8 @@ class Entry:
 class Model:
     """The rules of the login table, written down a second time without any index."""
 
-    def __init__(self, max_networks: int, max_logins: int) -> None:
+    def __init__(self, max_networks: int, max_logins: int, lifetime: float = LIFETIME) -> None:
+        self.lifetime = lifetime
         self.max_networks = max_networks
         self.max_logins = max_logins
         self.entries: list[Entry] = []
@@ -71,7 +72,7 @@ class Model:
         user, verified = item.profile.user, now - item.age
         if self.refused(item, verified, now):
             return Outcome.REVOKED
-        expires = (now if item.renewal else verified) + LIFETIME
+        expires = (now if item.renewal else verified) + self.lifetime
         if expires <= now:
             return Outcome.EXPIRED
         same = [e for e in self.entries if (e.user, e.place) == (user, item.place)]
