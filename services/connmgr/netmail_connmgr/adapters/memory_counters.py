@@ -1,6 +1,6 @@
 """Counters in this process's memory; its notes may be kept on disk."""
 
-from collections import OrderedDict
+import hashlib
 from collections.abc import Callable, Sequence
 
 from netmail_common.sliding_windows import SlidingWindows
@@ -11,10 +11,14 @@ from netmail_connmgr.domain.counters import Count, Counted
 __all__ = ["MemoryCounters"]
 
 MAX_NOTES = 2_000_000
+_ABOUT = 0.1
+"""Part of a note's time by which it may end early: it is not written anew for less."""
 
 
 class MemoryCounters:
     """Counters of one process. Belongs to one event loop.
+
+    A note takes 12 octets of its key and a time in whole seconds that its neighbours share.
 
     Args:
         clock: seconds, never going back.
@@ -24,12 +28,14 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], float], *, journal: NoteJournal | None = None) -> None:
         self._clock = clock
         self._windows = SlidingWindows()
-        self._notes: OrderedDict[str, float] = OrderedDict()
+        # The order of noting is that of ending, since most notes last equally long.
+        self._notes: dict[bytes, int] = {}
+        self._latest = 0
         self._journal = journal
         if journal is not None:
             now = clock()
             for key, seconds in journal.notes():
-                self._notes[key] = now + seconds
+                self._notes[_short(key)] = self._shared(now + seconds)
 
     def __len__(self) -> int:
         return len(self._windows) + len(self._notes)
@@ -40,24 +46,29 @@ class MemoryCounters:
         return [self._count(count, now) for count in counts]
 
     async def note(self, keys: Sequence[str], seconds: float) -> None:
-        """Remembers the keys for so long from now."""
-        until = self._clock() + seconds
+        """Remembers the keys for so long from now, or a tenth less."""
+        until = self._shared(self._clock() + seconds)
+        new = []
         for key in keys:
-            self._notes[key] = until
-            self._notes.move_to_end(key)
+            short = _short(key)
+            if self._notes.get(short, 0) >= until - seconds * _ABOUT:
+                continue
+            new.append(key)
+            self._notes.pop(short, None)
+            self._notes[short] = until
         while len(self._notes) > MAX_NOTES:
-            self._notes.popitem(last=False)
-        if self._journal is not None:
-            await self._journal.append(keys, seconds)
+            del self._notes[next(iter(self._notes))]
+        if new and self._journal is not None:
+            await self._journal.append(new, seconds)
 
     async def noted(self, keys: Sequence[str]) -> Sequence[bool]:
         """Which of them are remembered."""
         now = self._clock()
-        return [self._notes.get(key, now) > now for key in keys]
+        return [self._notes.get(_short(key), now) > now for key in keys]
 
     async def forget(self, keys: Sequence[str]) -> int:
         """Sets counters to zero and forgets notes; how many there were."""
-        noted = [key for key in keys if self._notes.pop(key, None) is not None]
+        noted = [key for key in keys if self._notes.pop(_short(key), None) is not None]
         if noted and self._journal is not None:
             await self._journal.append(noted, 0.0)
         return sum(self._windows.forget(key) for key in keys) + len(noted)
@@ -65,9 +76,24 @@ class MemoryCounters:
     def drop_expired(self) -> None:
         """Forgets notes whose time is over; to be called now and then."""
         now = self._clock()
-        for key in [key for key, until in self._notes.items() if until <= now]:
+        over = []
+        for key, until in self._notes.items():
+            if until > now:
+                break
+            over.append(key)
+        for key in over:
             del self._notes[key]
 
     def _count(self, count: Count, now: float) -> Counted:
         tally = self._windows.count(count.key, count.amount, count.window, now, limit=count.limit)
         return Counted(tally.total, tally.admitted, tally.wait)
+
+    def _shared(self, until: float) -> int:
+        """Whole seconds, the same object for what ends together."""
+        if int(until) != self._latest:
+            self._latest = int(until)
+        return self._latest
+
+
+def _short(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=12).digest()

@@ -51,7 +51,7 @@ class Counters(Protocol):
         """Answers each by the result of the same index; each by itself is atomic."""
 
     async def note(self, keys: Sequence[str], seconds: float) -> None:
-        """Remembers the keys for so long from now."""
+        """Remembers the keys for so long from now, or a tenth less."""
 
     async def noted(self, keys: Sequence[str]) -> Sequence[bool]:
         """Which of them are remembered."""

@@ -35,7 +35,7 @@ DAY = 86_400.0
 _NAME_WINDOW = DAY / 2
 """Of names that nobody has. Counters are kept by window: a crowd of these pushes out no others."""
 _FIRST_DELAY = 0.5
-_MAX_FRESH = 500_000
+_MAX_FRESH = 50_000
 _DENIED = "Too many failed logins, try again later"
 _LOGIN_ONLY = frozenset({Service.POP3, Service.IMAP})
 
