@@ -367,6 +367,20 @@ async def test_who_may_not_connect_is_written_down_once_a_minute(
         assert await history(running, identity_for, address=b"\xcb\x00\x71\x09") == []
 
 
+async def test_a_long_history_comes_in_messages_of_bounded_size(
+    running: Running, identity_for: IdentityFor, tmp_path: Path
+) -> None:
+    crowd = tuple(UserKey(f"user{number}" * 20, "users.demo") for number in range(100))
+    line = form().line(AuditEntry(AuditKind.RELAY, "relaying allowed", ALICE, V4, crowd), NOON)
+    (path,) = (tmp_path / "audit").iterdir()
+    with path.open("ab") as file:
+        file.write(line * 600)
+    assert len(line) * 600 > 4 * 1024 * 1024  # what gRPC takes in one message
+    for limit in (0, 599):
+        found = await history(running, identity_for, ALICE, limit=limit)
+        assert len(found) == (limit or 600)
+
+
 async def test_pseudonyms_hide_addresses_and_answer_questions(
     certificates: Path, tmp_path: Path, identity_for: IdentityFor
 ) -> None:

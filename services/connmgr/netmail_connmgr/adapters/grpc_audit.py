@@ -3,7 +3,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
@@ -22,7 +22,8 @@ log = get_logger(__name__)
 _AT_ONCE = 2
 """Questions at once: each reads files from end to end."""
 _MAX_LIMIT = 100_000
-_PAGE = 500
+_MESSAGE = 256 * 1024
+"""Characters of lines that go into one message, about."""
 
 
 class AuditMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
@@ -63,8 +64,8 @@ class AuditMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
             try:
                 async with contextlib.aclosing(pages):
                     async for page in pages:
-                        for start in range(0, len(page), _PAGE):
-                            yield _response(page[start : start + _PAGE])
+                        for response in _responses(page):
+                            yield response
             except OSError as error:
                 log.error("audit log not read", error=error.strerror)  # noqa: TRY400 - no traceback
                 raise RpcError(
@@ -72,15 +73,19 @@ class AuditMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
                 ) from None
 
 
-def _response(page: AuditPage) -> pb.QueryAuditResponse:
-    return pb.QueryAuditResponse(
-        records=[
-            pb.AuditRecord(
-                time=str(record.get("time", "")), kind=str(record.get("kind", "")), json=line
-            )
-            for record, line in page
-        ]
-    )
+def _responses(page: AuditPage) -> Iterator[pb.QueryAuditResponse]:
+    """A page in messages of bounded size."""
+    response, size = pb.QueryAuditResponse(), 0
+    for record, line in page:
+        response.records.add(
+            time=str(record.get("time", "")), kind=str(record.get("kind", "")), json=line
+        )
+        size += len(line)
+        if size >= _MESSAGE:
+            yield response
+            response, size = pb.QueryAuditResponse(), 0
+    if response.records:
+        yield response
 
 
 def _invalid(reason: str, message: str) -> RpcError:
