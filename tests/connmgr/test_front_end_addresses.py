@@ -19,6 +19,7 @@ async def running(certificates: Path) -> AsyncIterator[Running]:
     config = settings(
         certificates,
         shared_networks=["198.51.100.0/24", "2001:db8:5::/48"],
+        lists={"allowed": ["203.0.113.200-203.0.113.201"]},
         whoson={
             "listen": ["127.0.0.1:0"],
             "allowed_sources": ["127.0.0.0/8"],
@@ -93,6 +94,13 @@ async def test_a_login_vouches_for_its_network_and_nothing_else(
     assert await whoson(running, f"LOGOUT {login}") == "+LOGOUT OK"
     assert await whoson(running, f"QUERY {query}") == "-not logged in"
     assert await listed(running, query) is False
+
+
+async def test_who_always_may_needs_no_login(running: Running) -> None:
+    for address, known in (("203.0.113.201", True), ("203.0.113.202", False)):
+        wanted = "+(no name)" if known else "-not logged in"
+        assert await whoson(running, f"QUERY {address}") == wanted
+        assert await listed(running, address) is known
 
 
 async def test_a_zone_id_counts_for_nothing(running: Running) -> None:
