@@ -40,7 +40,7 @@ KEY = "key-of-the-dovecot-policy"
 USERS = {"alice@example.org": "wonderland", "bob@example.org": "builder"}
 REMOTE = "eve@remote.example"
 LOGIN_FIRST = (554, "5.7.1")
-LATER = (450, 451)
+LATER = (450, 451, 454)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +133,15 @@ class Site:
         assert code == 250 or refused, text + self.postfix.log_text()
         return code == 250
 
-    def logins(self) -> list[dict[str, Any]]:
-        """What the Connection Manager remembers."""
+    def logins(self, command: str, *argv: str) -> Any:
+        """What `netmail login COMMAND` says."""
         done = subprocess.run(
-            [*self.hosts.on_server(), sys.executable, "-m", "netmail_cli", "login", "list",
-             "--json", "--config", str(self.manager.config_path),
+            [*self.hosts.on_server(), sys.executable, "-m", "netmail_cli", "login", command,
+             *argv, "--json", "--config", str(self.manager.config_path),
              "--state", str(self.manager.state)],
             check=True, capture_output=True, text=True, timeout=60, cwd=ROOT,
         )  # fmt: skip
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-        return found
+        return json.loads(done.stdout)
 
 
 def example(name: str, replaced: Mapping[str, str]) -> str:
@@ -170,8 +169,15 @@ def folder_for(path: Path, group: str) -> Path:
 
 
 @contextlib.contextmanager
-def site(hosts: TwoHosts, dovecot_example: str) -> Iterator[Site]:
-    """Connection Manager, Postfix and Dovecot on the server's host."""
+def site(
+    hosts: TwoHosts, dovecot_example: str, *, workers: int = 0, patience: str = "1s"
+) -> Iterator[Site]:
+    """Connection Manager, Postfix and Dovecot on the server's host.
+
+    Args:
+        workers: processes of the front ends.
+        patience: how long Postfix waits for an answer.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="netmail-site-") as name,
         contextlib.ExitStack() as stack,
@@ -183,7 +189,7 @@ def site(hosts: TwoHosts, dovecot_example: str) -> Iterator[Site]:
         (root / "word").write_text(WORD + "\n")
         (root / "key").write_text(KEY + "\n")
         (root / "addresses").write_text("".join(f"{user} {user}\n" for user in USERS))
-        manager = stack.enter_context(_manager(hosts, root, policy, report))
+        manager = stack.enter_context(_manager(hosts, root, policy, report, workers))
 
         def connects(port: int, greeting: bytes = b"") -> bool:
             try:
@@ -205,7 +211,7 @@ def site(hosts: TwoHosts, dovecot_example: str) -> Iterator[Site]:
         )
         postfix = stack.enter_context(
             postfix_host(
-                lambda _: _postfix_settings(root, policy, dovecot),
+                lambda _: _postfix_settings(root, policy, dovecot, patience),
                 interfaces=f"{hosts.server_v4}, {hosts.server_v6}",
                 prefix=hosts.on_server(),
                 answers=lambda port: connects(port, b"220"),
@@ -215,7 +221,7 @@ def site(hosts: TwoHosts, dovecot_example: str) -> Iterator[Site]:
 
 
 def _manager(
-    hosts: TwoHosts, root: Path, policy: Path, report: Path
+    hosts: TwoHosts, root: Path, policy: Path, report: Path, workers: int
 ) -> contextlib.AbstractContextManager[RunningInstallation]:
     text = example(
         "postfix-dovecot.yaml",
@@ -232,7 +238,9 @@ def _manager(
         data.clear()
         data.update(yaml.safe_load(text))
         # Nobody waits for a test's wrong passwords, and few are enough.
-        data["connection_managers"][0]["guessing"] = {"address_deny_from": 6, "max_delay": 0}
+        (manager,) = data["connection_managers"]
+        manager["guessing"] = {"address_deny_from": 6, "max_delay": 0}
+        manager["front_end_workers"] = workers
 
     return installation(root / "state", change=change, prefix=hosts.on_server())
 
@@ -250,14 +258,14 @@ def _dovecot_settings(name: str, root: Path, report: Path, manager: RunningInsta
     return example(name, {"/usr/local/lib/netmail/post-login": str(script)})
 
 
-def _postfix_settings(root: Path, policy: Path, dovecot: DovecotHost) -> str:
+def _postfix_settings(root: Path, policy: Path, dovecot: DovecotHost, patience: str) -> str:
     checks = root / "header_checks"
     checks.write_text(example("postfix-header_checks", {"trace-word (": f"{WORD} ("}))
     checks.chmod(0o600)
     text = example(
         "postfix-main.cf",
         {
-            "unix:netmail/policy, timeout=5s": f"unix:{policy}, timeout=1s",
+            "unix:netmail/policy, timeout=10s": f"unix:{policy}, timeout={patience}",
             "/etc/postfix/netmail_header_checks": str(checks),
         },
     )
@@ -289,7 +297,7 @@ class TestAuthPolicy:
         assert server.imap("198.18.0.7") == "OK"
         assert server.relays("198.18.0.7")
         assert not server.relays("198.18.0.8")
-        (login,) = server.logins()
+        (login,) = server.logins("list", "--user", "alice@example.org")
         assert login["user"] == "alice@example.org"
         assert login["protocol"] == "auth policy"
         assert login["client_address"] == "198.18.0.7"
@@ -354,6 +362,13 @@ class TestAuthPolicy:
         assert b"X-Auth-OK: alice@example.org\n" in server.arrived(subject)
         assert not server.relays("198.18.0.10")
 
+    def test_a_revoked_login_opens_nothing_until_the_next_one(self, server: Site) -> None:
+        assert server.imap("198.18.0.7") == "OK"
+        assert server.logins("revoke", "--user", "alice@example.org")["revoked"] >= 1
+        assert not server.relays("198.18.0.7")
+        assert server.imap("198.18.0.7") == "OK"
+        assert server.relays("198.18.0.7")
+
     def test_who_guesses_is_refused_even_the_right_password(self, server: Site) -> None:
         for _ in range(6):
             assert server.imap("198.18.0.11", "bob@example.org", "wrong") == "NO"
@@ -377,11 +392,30 @@ class TestAuthPolicy:
             assert server.imap("198.18.0.7") == "OK"  # mail can still be read
         finally:
             os.kill(pid, signal.SIGCONT)
-        wait_for(lambda: server.relays("198.18.0.7"))
+        wait_for(lambda: server.send("198.18.0.7")[0] == 250)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: server.send("198.18.0.7")[0] == LOGIN_FIRST[0], 60)
         assert server.imap("198.18.0.7") == "OK"
         assert server.relays("198.18.0.7")
+
+
+def test_while_nobody_can_say_postfix_is_told_to_defer(hosts: TwoHosts) -> None:
+    """The worker that Postfix asks is there, the process that owns the table stands still."""
+    with site(hosts, "dovecot-policy.conf", workers=1, patience="20s") as server:
+        assert server.imap("198.18.0.7") == "OK"
+        assert server.relays("198.18.0.7")
+        worker = server.manager.pids("netmail_connmgr", "--worker")
+        (owner,) = set(server.manager.pids("netmail_connmgr")) - set(worker)
+        os.kill(owner, signal.SIGSTOP)
+        try:
+            code, text = server.send("198.18.0.7")
+            assert code in LATER, text
+            assert "problem talking to server" not in server.postfix.log_text()
+            code, text = server.send("198.18.0.8", "x@elsewhere.example", "dave@example.net")
+            assert code == 250, text
+        finally:
+            os.kill(owner, signal.SIGCONT)
+        wait_for(lambda: server.send("198.18.0.7")[0] == 250)
 
 
 def test_a_post_login_script_does_it_for_dovecots_without_a_policy(hosts: TwoHosts) -> None:
@@ -390,7 +424,7 @@ def test_a_post_login_script_does_it_for_dovecots_without_a_policy(hosts: TwoHos
     with site(hosts, "dovecot-post-login.conf") as server:
         assert not server.relays("198.18.0.7")
         assert server.imap("198.18.0.7") == "OK"
-        wait_for(lambda: server.relays("198.18.0.7"))
+        wait_for(lambda: server.send("198.18.0.7")[0] == 250)
         assert server.pop3("198.18.0.8", "bob@example.org")
         wait_for(lambda: server.relays("198.18.0.8", "bob@example.org"))
         assert server.imap("198.18.0.9", word="wrong") == "NO"
