@@ -35,6 +35,8 @@ DAY = 86_400.0
 _NAME_WINDOW = DAY / 2
 """Of names that nobody has. Counters are kept by window: a crowd of these pushes out no others."""
 _FIRST_DELAY = 0.5
+_KNOWN_DELAY = 1.0
+"""Seconds that a user waits at most where he is known, whatever his other devices do there."""
 _MAX_FRESH = 50_000
 _DENIED = "Too many failed logins, try again later"
 _LOGIN_ONLY = frozenset({Service.POP3, Service.IMAP})
@@ -245,7 +247,8 @@ class Guessing:
         if known:
             if case.user is None:
                 return []
-            return [_Asked(Count(case.own_key, amount, DAY), rules.user_delay_from)]
+            own = Count(case.own_key, amount, DAY)
+            return [_Asked(own, rules.user_delay_from, longest=_KNOWN_DELAY)]
         asked = [_Asked(address, rules.address_delay_from, is_network=True)]
         if case.is_login:
             asked.append(_Asked(who, rules.user_delay_from))
@@ -278,18 +281,29 @@ class Guessing:
             # Whoever it is, he is slowed down when that is known.
             return ConnectionVerdict()
         delay = max(
-            (self._rules.delay(answer.total, one.slow) for one, answer in counted), default=0.0
+            (
+                min(one.longest, self._rules.delay(answer.total, one.slow))
+                for one, answer in counted
+            ),
+            default=0.0,
         )
         return ConnectionVerdict(delay=delay, rule="guessing" if delay else "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A counter that is asked, and the total from which it slows down."""
+    """A counter that is asked.
+
+    Attributes:
+        slow: the total from which it slows down.
+        is_network: it is the network's, not the user's.
+        longest: seconds that a login which did not fail is slowed down.
+    """
 
     count: Count
     slow: int
     is_network: bool = False
+    longest: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
