@@ -18,6 +18,7 @@ BENCHMARKS = {
     "legacy_udp": (("gcc",), "gcc"),
     "login_table": ((), ""),
     "replica": ((), ""),
+    "register": (("redis-server",), "redis-server"),
     "guessing": ((), ""),
 }
 """Name: the programs it needs and the Debian package that has them."""

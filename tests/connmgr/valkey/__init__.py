@@ -1,1 +1,1 @@
-"""The store in Redis: what the contract of all stores does not say."""
+"""Parts of the store in Redis that need none."""

@@ -115,6 +115,7 @@ class Partition:
         """
         found, _ = await self._valkey.run(scripts.ATTACH, self._number, [secrets.token_hex(16)])
         earlier, self.instance = self.instance, found.decode()
+        await self.marks(b"0", 1)  # whatever is asked tells what the clock shows
         return earlier != self.instance
 
     async def register(
@@ -126,7 +127,6 @@ class Partition:
         """
         args: list[Argument] = [
             secrets.token_hex(8),
-            self.clock.to_partition(self._now()),
             self._max_networks,
             self._max_logins,
         ]
@@ -163,7 +163,6 @@ class Partition:
         now = self._now()
         args: list[Argument] = [
             secrets.token_hex(8),
-            self.clock.to_partition(now),
             max(1, int((now - revocation.made) * MICROSECONDS)) if again else 0,
             revocation.network or b"",
             user_field(revocation.user) if revocation.user is not None else b"",
@@ -297,7 +296,10 @@ class Partition:
         sent = self._now()
         try:
             reply = await self._valkey.run(
-                script, self._number, [self.instance, lifetime, *args], replicas=replicas
+                script,
+                self._number,
+                [self.instance, lifetime, self.clock.to_partition(sent), *args],
+                replicas=replicas,
             )
         except ScriptError as error:
             if error.code == "NOINSTANCE":

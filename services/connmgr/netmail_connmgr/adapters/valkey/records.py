@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _LOGIN = struct.Struct(">dddd")
-_MARK = struct.Struct(">dd")
+_MARK = struct.Struct(">ddd")
 _LENGTH = struct.Struct(">H")
 _NO_EPOCH = -1
 _MAX_EPOCH = 2**53
@@ -97,7 +97,7 @@ def read_login(
     try:
         serial, verified, expires, epoch = _LOGIN.unpack_from(value)
         session, _, rest = value[_LOGIN.size :].partition(b"\0")
-        address, protocol, server, addresses, keys, domains = json.loads(rest)
+        address, protocol, server, addresses, keys, domains = json.loads(rest.decode())
         return Login(
             serial=int(serial),
             profile=Profile(user, tuple(addresses), tuple(keys or addresses), frozenset(domains)),
@@ -143,7 +143,7 @@ def read_revocation(subject: bytes, value: bytes, to_store: Callable[[float], fl
     Raises: BadEntry.
     """
     try:
-        made, epoch = _MARK.unpack_from(value)
+        made, epoch, _ = _MARK.unpack_from(value)
         address, prefix, reason = json.loads(value[_MARK.size :])
         end = 2 + subject[1]
         return Revocation(

@@ -8,5 +8,5 @@ if known then
 end
 local time = redis.call('TIME')
 redis.call('HSET', META, 'instance', ARGV[1], 'wall', time[1] * 1000000 + time[2], 'offset', 0,
-  'serial', 0, 'rev', 0, 'tag', '')
+  'leapt', 0, 'serial', 0, 'rev', 0, 'tag', '')
 return {ARGV[1], 1}

@@ -3,8 +3,8 @@
 -- position, how many entries, how many logins to clean up at most.
 -- Gives now, how many logins there are, the log's revision, entries; in the place of these nil if
 -- the position is none of this log: it was cut, or another primary has gone on differently.
-local at, tagged = tonumber(ARGV[3]), ARGV[4]
-local swept = sweep(tonumber(ARGV[6]))
+local at, tagged = tonumber(ARGV[4]), ARGV[5]
+local swept = sweep(tonumber(ARGV[7]))
 forget_marks()
 if swept > 0 then
   save()
@@ -36,4 +36,4 @@ if at == rev then
   return {now, size, rev, {}}
 end
 local after = string.format('(%.0f-1', at)
-return {now, size, rev, redis.call('XRANGE', LOG, after, '+', 'COUNT', ARGV[5])}
+return {now, size, rev, redis.call('XRANGE', LOG, after, '+', 'COUNT', ARGV[6])}

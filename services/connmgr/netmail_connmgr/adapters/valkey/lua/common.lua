@@ -1,7 +1,9 @@
 -- What every script begins with. KEYS[1] is the partition's prefix; ARGV[1] the instance that the
--- caller knows, ARGV[2] a login's lifetime. Times are microseconds on the partition's own clock.
+-- caller knows, ARGV[2] a login's lifetime, ARGV[3] when it called, by its idea of this partition's
+-- clock, which is never behind. Times are microseconds on that clock.
 --
--- P:meta           instance; wall and offset: the clock; serial; rev and tag: of the log's last entry
+-- P:meta           instance; wall, offset and leapt: the clock; serial; rev and tag: of the log's
+--                  last entry
 -- P:at:PLACE       hash: user -> login
 -- P:of:USER        sorted set: place by when its login expires
 -- P:all            sorted set of members in their own order, for listing
@@ -16,36 +18,43 @@
 local P = KEYS[1]
 local META, ALL, ENDS, GONE = P .. ':meta', P .. ':all', P .. ':ends', P .. ':gone'
 local MARKS, MADE, LOG = P .. ':marks', P .. ':made', P .. ':log'
-local LIFETIME = tonumber(ARGV[2])
+local LIFETIME, SENT = tonumber(ARGV[2]), tonumber(ARGV[3])
 local MARK_LIFETIME = 86400000000
 local TTL_GRACE = 60000000
+local PAUSE = 2000000
 local KEEP_LOG, KEEP_GONE = 100000, 65536
 
-local meta = redis.call('HMGET', META, 'instance', 'wall', 'offset', 'serial', 'rev', 'tag')
+local meta = redis.call('HMGET', META, 'instance', 'wall', 'offset', 'leapt', 'serial', 'rev', 'tag')
 if meta[1] ~= ARGV[1] then
   return redis.error_reply('NOINSTANCE the table is another one')
 end
-local serial, rev, tag = tonumber(meta[4]), tonumber(meta[5]), meta[6]
+local serial, rev, tag = tonumber(meta[5]), tonumber(meta[6]), meta[7]
 
--- The server's wall clock, made to go on evenly: set back, it goes on from where it was; after a
--- leap it has gone on for one lifetime, by which every login is over and no revocation is.
+-- The server's wall clock, made to go on evenly. Set back, it goes on from where it was, and the
+-- caller says how much it missed meanwhile. Set forward, all logins are as much older as that, at
+-- most a lifetime, by which every one is over. But whoever was revoked stays so: revocations are
+-- taken as made that much later. After a pause without calls it is the same, since nobody can tell.
 local time = redis.call('TIME')
-local wall, offset = time[1] * 1000000 + time[2], tonumber(meta[3])
+local wall, offset, leapt = time[1] * 1000000 + time[2], tonumber(meta[3]), tonumber(meta[4])
 local since = wall - tonumber(meta[2])
 if since < 0 then
-  offset = offset - since
-elseif since > LIFETIME then
-  offset = offset - (since - LIFETIME)
+  local missed = SENT - (wall - since + offset)
+  offset = offset - since + math.max(0, math.min(missed, PAUSE))
+elseif since > PAUSE then
+  local over = math.max(0, since - LIFETIME)
+  offset = offset - over
+  leapt = leapt + since - over
 end
 local now = wall + offset
 
 local function save()
-  redis.call('HSET', META, 'wall', wall, 'offset', offset, 'serial', serial, 'rev', rev, 'tag', tag)
+  redis.call('HSET', META, 'wall', wall, 'offset', offset, 'leapt', leapt, 'serial', serial,
+    'rev', rev, 'tag', tag)
 end
 
 local function save_clock()
   if since < 0 or since > 100000 then
-    redis.call('HSET', META, 'wall', wall, 'offset', offset)
+    redis.call('HSET', META, 'wall', wall, 'offset', offset, 'leapt', leapt)
   end
 end
 
@@ -67,6 +76,12 @@ local function read_login(login)
     struct.unpack('>dddds', login)
   fields.rest = string.sub(login, after)
   return fields
+end
+
+-- When a revocation counts as made, and its epoch.
+local function read_mark(mark)
+  local made, epoch, leapt_then = struct.unpack('>ddd', mark)
+  return made + leapt - leapt_then, epoch
 end
 
 local function covers(made, mark_epoch, verified, epoch)
@@ -102,7 +117,7 @@ local function sweep(limit)
 end
 
 local function forget_marks()
-  local old = redis.call('ZRANGEBYSCORE', MADE, '-inf', now - MARK_LIFETIME, 'LIMIT', 0, 100)
+  local old = redis.call('ZRANGEBYSCORE', MADE, '-inf', now - leapt - MARK_LIFETIME, 'LIMIT', 0, 100)
   for _, subject in ipairs(old) do
     redis.call('HDEL', MARKS, subject)
     redis.call('ZREM', MADE, subject)

@@ -3,9 +3,9 @@
 -- have, then for each login: user, place, when it expires. P:nets:USER is a sorted set: place by
 -- when the login there expires.
 -- Gives now, then for each login: places that are too many, the oldest first, each with its expiry.
-local limit = tonumber(ARGV[3])
+local limit = tonumber(ARGV[4])
 local results = {}
-for index = 4, #ARGV, 3 do
+for index = 5, #ARGV, 3 do
   local nets, expires = P .. ':nets:' .. ARGV[index], tonumber(ARGV[index + 2])
   redis.call('ZREMRANGEBYSCORE', nets, '-inf', now)
   redis.call('ZADD', nets, expires, ARGV[index + 1])

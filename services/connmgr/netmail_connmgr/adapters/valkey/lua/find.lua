@@ -2,7 +2,7 @@
 -- Finds live logins. ARGV: places. Gives now, then for each place: whether one has expired, then
 -- users and logins.
 local results = {}
-for index = 3, #ARGV do
+for index = 4, #ARGV do
   local place = ARGV[index]
   local found = redis.call('HGETALL', P .. ':at:' .. place)
   local live = {0}

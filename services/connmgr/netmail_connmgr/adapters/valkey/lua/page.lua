@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Gives logins in the order of their members. ARGV: the first member as ZRANGEBYLEX wants it, the
 -- last, how many. Gives now, revision, tag, then members and logins; some may be over.
-local members = redis.call('ZRANGEBYLEX', ALL, ARGV[3], ARGV[4], 'LIMIT', 0, ARGV[5])
+local members = redis.call('ZRANGEBYLEX', ALL, ARGV[4], ARGV[5], 'LIMIT', 0, ARGV[6])
 local found = {}
 for _, member in ipairs(members) do
   local length = string.byte(member)

@@ -1,10 +1,11 @@
 #!lua
--- Registers logins. ARGV: nonce, when it was sent by the caller's idea of this clock, the bound of
--- networks of a user (0: counted elsewhere), of logins; then for each login: place, user, age, lifetime, epoch,
+-- Registers logins. ARGV: nonce, the bound of networks of a user (0: counted elsewhere), of logins;
+-- then for each login: place, user, age, lifetime, epoch,
 -- session id, 1 if an open session renews, the rest.
 -- Gives now, how many logins there are, then for each: outcome, microseconds that remain, whether
 -- it renewed.
-local nonce, sent = ARGV[3], math.min(now, tonumber(ARGV[4]))
+-- What lay in a socket while this server stood still is as old as it is.
+local nonce, sent = ARGV[4], math.min(now, SENT)
 local max_networks, max_logins = tonumber(ARGV[5]), tonumber(ARGV[6])
 local marks = redis.call('ZCARD', MADE) > 0
 local size = redis.call('ZCARD', ENDS)
@@ -16,7 +17,7 @@ local function refused(user, network, verified, epoch)
     '0' .. about_network .. user, '1' .. about_network .. user)
   for index = 1, 6 do
     if found[index] then
-      local made, mark_epoch = struct.unpack('>dd', found[index])
+      local made, mark_epoch = read_mark(found[index])
       if made + MARK_LIFETIME > now and covers(made, mark_epoch, verified, epoch) then
         return true
       end

@@ -1,13 +1,12 @@
 #!lua
--- Ends logins and leaves a mark. ARGV: nonce, when it was sent by the caller's idea of this clock,
--- its age, network, user, epoch, bound of marks, the rest; network and user are empty for any.
+-- Ends logins and leaves a mark. ARGV: nonce, its age, network, user, epoch, bound of marks, the rest; network and user are empty for any.
 -- With an age it may be made once more: then nothing is done where the mark is as strong already.
 -- Gives now, how many live logins it ended.
-local nonce, age = ARGV[3], tonumber(ARGV[5])
+local nonce, age = ARGV[4], tonumber(ARGV[5])
 local network, user, epoch = ARGV[6], ARGV[7], tonumber(ARGV[8])
 local made = now
 if age > 0 then
-  made = math.min(now, tonumber(ARGV[4])) - age
+  made = math.min(now, SENT) - age
 end
 forget_marks()
 
@@ -15,7 +14,7 @@ local by_epoch = epoch > 0 and '1' or '0'
 local subject = by_epoch .. string.char(#network) .. network .. user
 local earlier = redis.call('HGET', MARKS, subject)
 if earlier then
-  local earlier_made, earlier_epoch = struct.unpack('>dd', earlier)
+  local earlier_made, earlier_epoch = read_mark(earlier)
   if age > 0 and earlier_made >= made and earlier_epoch >= epoch then
     return {now, 0}
   end
@@ -23,7 +22,7 @@ if earlier then
 elseif redis.call('ZCARD', MADE) >= tonumber(ARGV[9]) then
   return redis.error_reply('FULL too many revocations in one day')
 end
-local mark = struct.pack('>dd', made, epoch) .. ARGV[10]
+local mark = struct.pack('>ddd', made, epoch, leapt) .. ARGV[10]
 redis.call('HSET', MARKS, subject, mark)
 redis.call('ZADD', MADE, made, subject)
 

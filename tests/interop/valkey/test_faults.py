@@ -22,7 +22,7 @@ from tests.connmgr.store_contract.stores import (
     until,
     valkey_store,
 )
-from tests.connmgr.valkey.conftest import TIMEOUT
+from tests.interop.valkey.conftest import TIMEOUT
 from tests.support.valkey import Node, one_redis
 
 

@@ -26,12 +26,12 @@ from tests.connmgr.store_contract.stores import (
 from tests.support.valkey import Sentinels, eventually, sentinel_set
 
 BACK_WITHIN = 5.0
-"""Seconds from the loss to decisions; a Sentinel takes one to notice."""
+"""Seconds from the loss to decisions; the Sentinels take a half to notice."""
 
 
 @pytest.fixture
 def redis() -> Iterator[Sentinels]:
-    with sentinel_set(replicas=2) as found:
+    with sentinel_set(replicas=2, down_after=500) as found:
         yield found
 
 
