@@ -393,3 +393,26 @@ async def test_who_is_known_there_logs_in_through_all_of_it(manager: Manager) ->
         await Client(agent, f"203.0.113.{number}").password("alice", "x")
     assert await client.password("alice", "wonderland")
     assert await client.scram("wonderland")
+
+
+async def test_of_many_guesses_at_once_no_more_than_20_count(manager: Manager) -> None:
+    agent = await manager.agent()
+
+    async def guess(number: int) -> bool:
+        client = Client(agent, f"203.0.113.{number}")
+        return await client.password("alice", "wonderland" if number >= 20 else "x")
+
+    assert not any(await asyncio.gather(*(guess(number) for number in range(60))))
+
+
+async def test_a_guess_counts_when_the_guesser_has_gone(manager: Manager) -> None:
+    agent = await manager.agent()
+    for number in range(20):
+        client = Client(agent, f"203.0.113.{number}")
+        attempt = asyncio.create_task(client.password("alice", "x"))
+        while not client.directory.asked:  # noqa: ASYNC110 - it is a step away
+            await asyncio.sleep(0)
+        attempt.cancel()
+        await asyncio.gather(attempt, return_exceptions=True)
+    await agent.gate.close()
+    assert not await Client(agent, HOTEL).password("alice", "wonderland")

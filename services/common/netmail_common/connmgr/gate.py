@@ -140,7 +140,7 @@ class Gate:
         self._names: dict[str, tuple[UserKey, float]] = {}
         self._welcomed: dict[tuple[UserKey, bytes], float] = {}
         self._quiet_until = 0.0
-        self._reports: set[asyncio.Task[object]] = set()
+        self._reports: dict[asyncio.Task[pb.EventResult | None], UserKey] = {}
         self._prefix = f"{secrets.token_hex(8)}.{os.getpid()}."
         self._numbers = itertools.count()
 
@@ -187,6 +187,7 @@ class Gate:
         """
         network = self._network(visitor)
         if self._suspected(user) or self._suspected(network):
+            await self._reported(user)
             admission = await self._check(visitor, user=user)
             if not admission.allowed:
                 return admission
@@ -199,6 +200,8 @@ class Gate:
     async def failed(self, visitor: Visitor, user: UserKey | None, typed_name: str) -> float:
         """Counts a login that failed; how many seconds to wait before it is answered.
 
+        It is counted even if nobody waits for that any more.
+
         Args:
             visitor: who tried.
             user: whose password it was not; None: no such user exists.
@@ -210,16 +213,15 @@ class Gate:
             typed_name="" if user else typed_name,
             login_failed=pb.LoginFailed(),
         )
-        result = await self._ask(lambda client: client.report_event(event))
+        now = self._clock()
         if user is not None:
-            _remember(self._names, typed_name, (user, self._clock() + _NAME_LASTS))
+            # Of many guesses at once none may slip in before the stream tells.
+            _remember(self._fresh, user, now + _FRESHLY_SUSPECTED)
+            _remember(self._names, typed_name, (user, now + _NAME_LASTS))
+        result = await asyncio.shield(self._report(event))
         delay = result.delay_ms / 1000 if result is not None else 0.0
         if delay:
-            # The stream will say so too, a moment later.
-            until = self._clock() + _FRESHLY_SUSPECTED
-            _remember(self._fresh, self._network(visitor), until)
-            if user is not None:
-                _remember(self._fresh, user, until)
+            _remember(self._fresh, self._network(visitor), now + _FRESHLY_SUSPECTED)
         return delay
 
     async def relay(
@@ -350,10 +352,18 @@ class Gate:
                 )
         return _ACCEPTED
 
-    def _report(self, event: pb.Event) -> None:
+    def _report(self, event: pb.Event) -> asyncio.Task[pb.EventResult | None]:
         task = asyncio.create_task(self._ask(lambda client: client.report_event(event)))
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
+        user = UserKey(event.user.name, event.user.context)
+        self._reports[task] = user
+        task.add_done_callback(self._reports.pop)
+        return task
+
+    async def _reported(self, user: UserKey) -> None:
+        """Waits until what has failed before is counted."""
+        reports = [task for task, whom in self._reports.items() if whom == user]
+        if reports:
+            await asyncio.wait(reports)
 
     async def _ask(self, call: Callable[[ConnectionManagerClient], Awaitable[T]]) -> T | None:
         """Asks the Connection Manager; None: it is away, or has nothing to say."""
