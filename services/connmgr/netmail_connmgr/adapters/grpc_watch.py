@@ -19,6 +19,10 @@ MAX_WATCHERS = 1000
 SNAPSHOTS_AT_ONCE = 2
 WRITE_TIMEOUT = 20.0
 """Seconds that a watcher may leave a message unread."""
+_PAUSE_EACH = 0.0003
+_LONGEST_PAUSE = 0.02
+"""Seconds for changes to gather, for each stream and at most: however many streams there are, they
+are sent some thousands of messages a second, and a revocation is on its way at once."""
 _MODES = {
     pb.WATCH_MODE_FULL: "full",
     pb.WATCH_MODE_REVOCATIONS: "revocations",
@@ -88,7 +92,12 @@ class Watchers:
         position = self._position(start)
         async with self._store.watch(position, revocations_only=alone, wake=wake) as feed:
             stream = WatchStream(
-                self._store, feed, mode=start.mode, snapshots=self._snapshots, terms=self._terms()
+                self._store,
+                feed,
+                mode=start.mode,
+                snapshots=self._snapshots,
+                terms=self._terms(),
+                pause=lambda: min(_LONGEST_PAUSE, _PAUSE_EACH * self._count),
             )
             reader = WatchRequests(requests, wake)
             helpers = [

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -53,6 +53,7 @@ class WatchStream:
         mode: REVOCATIONS, FULL or HELD.
         snapshots: how many snapshots may be made at once.
         terms: the rest.
+        pause: asked for the seconds in which changes gather for the next message.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class WatchStream:
         mode: "pb.WatchMode.ValueType",
         snapshots: asyncio.Semaphore,
         terms: WatchTerms,
+        pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._store = store
         self._feed = feed
         self._mode = mode
         self._snapshots = snapshots
         self._terms = terms
+        self._pause = pause
         self._held: set[bytes] = set()
         """Places whose changes are sent, with HELD."""
         self._batcher = Batcher(store.packer.origins, self._held if self._holds else None)
@@ -113,6 +116,7 @@ class WatchStream:
                 if nonce is not None:
                     yield await self._heartbeat(nonce)
                 await wake.wait()
+                await asyncio.sleep(self._pause())
 
     async def _hello(self) -> pb.WatchLoginsResponse:
         hello = pb.WatchHello(
