@@ -322,6 +322,8 @@ async def test_each_rule_is_asked_and_says_its_word_to_an_administrator(
     async with checking(zone, lists=lists, **DNSBL, **REVERSE) as manager:
         octets = ip_address(CLIENT).packed
         check = pb.ConnectionCheck(client_address=octets, service=pb.SERVICE_SMTP)
+        # A blocked client's login vouches for nobody.
+        await manager.server.client(Role.POP_IMAP).register_one(login())
         with structlog.testing.capture_logs() as logs:
             (decision,) = await manager.explain(check)
         assert logs == []

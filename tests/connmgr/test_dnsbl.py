@@ -110,6 +110,29 @@ async def test_a_zone_that_denies_is_not_kept_waiting_by_a_silent_one() -> None:
     assert bad.listed
 
 
+async def test_a_client_that_is_known_to_be_listed_is_not_looked_up_anywhere_else() -> None:
+    server = Zone({(LISTED, "A"): ["127.0.0.2"]})
+    zones = [{"zone": "bad.test"}, {"zone": "other.test"}]
+    async with block_lists(server, zones=zones) as lists:
+        await lists.look_up(STRANGER, lists.zones[:1])
+        answers = await lists.look_up(STRANGER, lists.zones)
+    assert [(one.zone.name, bool(one.listed)) for one in answers] == [
+        ("bad.test", True),
+        ("other.test", False),
+    ]
+    assert server.questions == [(LISTED, "A")]
+
+
+async def test_a_zone_that_answers_now_and_then_is_asked_on() -> None:
+    names = {f"192.0.2.{number}": f"{number}.2.0.192.bad.test" for number in range(1, 31)}
+    broken = frozenset(name for number, name in enumerate(names.values()) if number % 6)
+    server = Zone(broken=broken)
+    async with block_lists(server) as lists:
+        for address, name in names.items():
+            assert (await ask(lists, address)).unknown is (name in broken)
+    assert {name for name, _ in server.questions} == set(names.values())
+
+
 async def test_a_silent_zone_costs_no_more_than_the_timeout_and_says_nothing() -> None:
     server = Zone(silent=frozenset({LISTED}))
     async with block_lists(server, timeout=0.2) as lists:
