@@ -352,6 +352,6 @@ def _key(kind: str, *parts: str | bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         octets = part if isinstance(part, bytes) else part.encode("utf-8", "replace")
-        digest.update(len(octets).to_bytes(2, "big"))
+        digest.update(len(octets).to_bytes(4, "big"))
         digest.update(octets)
     return f"{kind}:{digest.hexdigest()}"
