@@ -46,7 +46,7 @@ class Relaying:
 
     def pop3_login(self, header: bytes, listener: str = "pop3-proxied", user: str = "user0") -> str:
         """Logs in and out; the reply to PASS, empty if the connection was cut."""
-        with self._connect(self.agents.port(listener), header) as client:
+        with connection_to(self.agents.port(listener), header) as client:
             if not client.line().startswith("+OK"):
                 return ""
             client.say(f"USER {user}")
@@ -65,7 +65,7 @@ class Relaying:
             time.sleep(0.02)
 
     def _relay(self, header: bytes, place: str, user: str, *, proxied: bool) -> Outcome | None:
-        with self._connect(self.smtp[place][0 if proxied else 1], header) as client:
+        with connection_to(self.smtp[place][0 if proxied else 1], header) as client:
             greeting = client.line()
             if not greeting or greeting.startswith("554"):
                 return Outcome.CUT
@@ -117,18 +117,20 @@ class Relaying:
 
         until(follows)
 
-    @contextmanager
-    def _connect(self, port: int, header: bytes) -> Iterator["_Client"]:
-        with (
-            socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
-            connection.makefile("rb") as replies,
-        ):
-            if header:
-                connection.sendall(header)
-            yield _Client(connection, replies)
+
+@contextmanager
+def connection_to(port: int, header: bytes = b"") -> Iterator["Client"]:
+    """A client that comes through the proxy, if there is a header."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+        connection.makefile("rb") as replies,
+    ):
+        if header:
+            connection.sendall(header)
+        yield Client(connection, replies)
 
 
-class _Client:
+class Client:
     """One connection, spoken to in lines."""
 
     def __init__(self, connection: socket.socket, replies: BinaryIO) -> None:
@@ -144,9 +146,13 @@ class _Client:
 
     def say(self, text: str) -> str:
         """The reply to one command; empty if the connection ended."""
+        self.send(text)
+        return self.line()
+
+    def send(self, text: str) -> None:
+        """Sends a command without waiting for its reply."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.sendall(text.encode() + b"\r\n")
-        return self.line()
 
 
 def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
