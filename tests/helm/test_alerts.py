@@ -63,6 +63,17 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'netmail_connmgr_failed_logins_total{service="imap"}': "0+30x60"},
     ),
     "NetmailCountersUnavailable": rising("netmail_connmgr_counters_unavailable_total"),
+    "NetmailDnsListsSilent": (
+        {
+            'netmail_connmgr_dns_lookups_total{kind="dnsbl",outcome="failed"}': "0+80x60",
+            'netmail_connmgr_dns_lookups_total{kind="dnsbl",outcome="not listed"}': "0+20x60",
+        },
+        {
+            'netmail_connmgr_dns_lookups_total{kind="dnsbl",outcome="failed"}': "0+20x60",
+            'netmail_connmgr_dns_lookups_total{kind="dnsbl",outcome="not listed"}': "0+80x60",
+            'netmail_connmgr_dns_lookups_total{kind="reverse",outcome="unknown"}': "0+900x60",
+        },
+    ),
     "NetmailAuditEntriesLost": rising("netmail_connmgr_audit_entries_lost_total"),
     "NetmailLegacyUdpFaults": (
         {'netmail_connmgr_udp_faults_total{fault="short"}': "0+600x60"},
