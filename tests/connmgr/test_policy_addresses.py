@@ -16,7 +16,8 @@ from netmail_connmgr.app.front_ends import front_ends
 from netmail_connmgr.domain.table import TableLimits
 
 from tests.connmgr.conftest import Clock
-from tests.connmgr.front_ends import settings
+from tests.connmgr.front_ends import ask_udp, settings
+from tests.connmgr.legacy_udp.agents import agent
 
 LOGIN = "203.0.113.1"
 V6 = "2001:db8:0:1::1"
@@ -65,6 +66,16 @@ async def servers(certificates: Path, tmp_path: Path) -> AsyncIterator[Servers]:
         address_map={"domains": ["example.org"]},
         postfix_policy={"listen": ["127.0.0.1:0"], "allowed_sources": ["127.0.0.0/8"]},
         dovecot_policy={"listen": ["127.0.0.1:0"], "api_key_file": str(tmp_path / "key")},
+        whoson={
+            "listen": ["127.0.0.1:0"],
+            "allowed_sources": ["127.0.0.0/8"],
+            "udp_login": True,
+        },
+        legacy_udp={
+            "listen": ["127.0.0.1:0"],
+            "allowed_sources": ["127.0.0.0/8"],
+            "plain": True,
+        },
     )
     rules = AddressRules.of_installation(config, "cm1")
     desk = LocalDesk(
@@ -167,6 +178,18 @@ async def test_a_login_vouches_for_its_users_senders_and_no_others(
 ) -> None:
     await servers.log_in(LOGIN)
     assert await servers.relays(LOGIN, sender) is allowed
+
+
+async def test_logins_of_other_front_ends_have_their_users_addresses_too(servers: Servers) -> None:
+    whoson, legacy = (servers.ports[name][0] for name in ("whoson", "legacy_udp"))
+    assert await ask_udp(whoson, f"LOGIN {LOGIN} alice\n\n".encode()) == b"+LOGIN OK\r\n\r\n"
+    assert await servers.relays(LOGIN)
+    assert not await servers.relays(LOGIN, "bob@example.org")
+    async with agent(legacy) as pop:
+        await pop.store("203.0.113.9", "bob")
+        assert await pop.check("203.0.113.9", name=True) == (2, "bob")
+    assert await servers.relays("203.0.113.9", "bob@example.org")
+    assert not await servers.relays("203.0.113.9")
 
 
 async def test_a_crowd_on_one_network_is_bound_strictly_and_each_by_his_own(

@@ -10,6 +10,7 @@ from pathlib import Path
 from netmail_common.config._base import parse_host_port
 from netmail_common.logging import get_logger
 
+from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.datagram_socket import bind_ipv4
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.legacy_udp_service import LegacyNames, LegacyUdp
@@ -56,27 +57,30 @@ def prepare(setup: FrontEndSetup) -> AbstractAsyncContextManager[Sequence[int]]:
         )
     if config.plain:
         log.warning("UDP 689 is spoken without authentication", with_sources=config.allowed_sources)
+    default_context = config.default_context or setup.default_context
+    book = AddressBook(setup.config.address_map, default_context=default_context)
     service = LegacyUdp(
         Reception(with_plain=config.plain, handshake=handshake),
         setup.desk,
-        LegacyNames(setup, config.default_context or setup.default_context),
+        LegacyNames(setup, default_context, book),
         sources,
     )
-    return _serving(service, config.listen, reuse_port=setup.reuse_port)
+    return _serving(service, book, config.listen, reuse_port=setup.reuse_port)
 
 
 @contextlib.asynccontextmanager
 async def _serving(
-    service: LegacyUdp, listen: Sequence[str], *, reuse_port: bool
+    service: LegacyUdp, book: AddressBook, listen: Sequence[str], *, reuse_port: bool
 ) -> AsyncIterator[Sequence[int]]:
-    try:
-        ports = []
-        for address in listen:
-            bound = await asyncio.to_thread(bind_ipv4, address, reuse_port=reuse_port)
-            ports.append(service.open(bound))
-        yield ports
-    finally:
-        await service.close()
+    async with book.followed():
+        try:
+            ports = []
+            for address in listen:
+                bound = await asyncio.to_thread(bind_ipv4, address, reuse_port=reuse_port)
+                ports.append(service.open(bound))
+            yield ports
+        finally:
+            await service.close()
 
 
 def _handshake(setup: FrontEndSetup) -> Handshake | None:

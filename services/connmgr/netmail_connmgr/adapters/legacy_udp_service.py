@@ -22,6 +22,7 @@ from netmail_common.logging import get_logger
 from netmail_common.shared_networks import is_within
 
 from netmail_connmgr.adapters import metrics
+from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.datagram_socket import Datagram, DatagramSocket
 from netmail_connmgr.adapters.fault_log import FaultLog
 from netmail_connmgr.adapters.front_end import FrontEndSetup
@@ -71,10 +72,12 @@ class LegacyNames:
 
     Args:
         default_context: of bare names.
+        book: what addresses a user has, as far as the agents' directory is not ours.
     """
 
-    def __init__(self, setup: FrontEndSetup, default_context: str) -> None:
+    def __init__(self, setup: FrontEndSetup, default_context: str, book: AddressBook) -> None:
         self._setup = setup
+        self._book = book
         self._default_context = default_context
         self._known = functools.lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
 
@@ -84,11 +87,13 @@ class LegacyNames:
         Raises: NotAdmitted, for a name that none can have.
         """
         user, server, domains = self._known(name)
+        known = self._book.map
         return Candidate(
             user=user,
             client_address=address,
             protocol=LoginProtocol.LEGACY_UDP,
-            domains=domains,
+            addresses=known.addresses_of(user),
+            domains=(*domains, *known.domains_of(user)),
             messaging_server=server,
             agent=agent,
             # Each renews: none is a repetition of an earlier one.
