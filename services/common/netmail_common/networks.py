@@ -253,6 +253,7 @@ class NetworkMap:
         )
         self._allowed = AddressSet(rules.allowed_networks)
         self._blocked = AddressSet(rules.blocked_networks)
+        self._has_lists = bool(self._allowed or self._blocked)
         self._own = frozenset(int(address) for address in rules.own_addresses)
         self._cached = functools.lru_cache(maxsize=4096)(self._locate)
 
@@ -291,7 +292,7 @@ class NetworkMap:
             standing = Standing.OWN
         else:
             standing = self._v4.standing(number, number, number)
-        standing = self._by_lists(standing, IPv4Address(number))
+        standing = self._by_lists(standing, number, IPv4Address)
         return Located(number.to_bytes(4, "big"), 32, standing)
 
     def _locate_v6(self, number: int) -> Located:
@@ -303,7 +304,7 @@ class NetworkMap:
         standing = self._v6.standing(number, low, low | hosts)
         if standing is Standing.GRANTS and number in self._own:
             standing = Standing.OWN
-        standing = self._by_lists(standing, IPv6Address(number))
+        standing = self._by_lists(standing, number, IPv6Address)
         return Located(low.to_bytes(16, "big"), self.rules.ipv6_prefix, standing)
 
     def _embedded(self, number: int, v4: int | None, *, six_to_four: bool) -> Located:
@@ -315,12 +316,16 @@ class NetworkMap:
         # It may be named in its IPv6 spelling.
         if located.standing in _TO_BE_LISTED and self._v6.configured.touch(number, number):
             return replace(located, standing=Standing.CONFIGURED)
-        return replace(located, standing=self._by_lists(located.standing, IPv6Address(number)))
+        standing = self._by_lists(located.standing, number, IPv6Address)
+        return replace(located, standing=standing)
 
-    def _by_lists(self, standing: Standing, address: Address) -> Standing:
+    def _by_lists(
+        self, standing: Standing, number: int, kind: type[IPv4Address] | type[IPv6Address]
+    ) -> Standing:
         """The standing of an address, after a look at the lists."""
-        if standing not in _TO_BE_LISTED or standing is Standing.LISTED:
+        if not self._has_lists or standing not in _TO_BE_LISTED or standing is Standing.LISTED:
             return standing
+        address = kind(number)
         if address in self._allowed:
             return Standing.LISTED
         return Standing.BLOCKED if address in self._blocked else standing
