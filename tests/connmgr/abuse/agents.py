@@ -76,7 +76,7 @@ class Manager:
 
     async def agent(self, role: Role = Role.POP_IMAP) -> Agent:
         """Joins, and has heard of every suspect."""
-        client = CountingClient(self.channel(role), timeout=2.0)
+        client = self.client(role)
         rules = NetworkMap(AddressRules())
         gate = Gate(client, rules, messaging_server="mail1", agent="test", rates=self.rates)
         self.stack.push_async_callback(gate.close)
@@ -93,6 +93,9 @@ class Manager:
         async with asyncio.timeout(20):
             await ready.wait()
         return Agent(gate, client)
+
+    def client(self, role: Role) -> CountingClient:
+        return CountingClient(self.channel(role), timeout=2.0)
 
     def channel(self, role: Role) -> Channel:
         channel = Channel(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import RateLimit, RatesConfig
-from netmail_common.connmgr import UserKey
+from netmail_common.connmgr import LoginReplica, UserKey
 from netmail_common.connmgr.gate import Admission, Door, Gate, RelayAnswer
 from netmail_common.connmgr.guarded_directory import GuardedDirectory
 from netmail_common.networks import AddressRules, NetworkMap
@@ -393,6 +393,34 @@ async def test_who_is_known_there_logs_in_through_all_of_it(manager: Manager) ->
         await Client(agent, f"203.0.113.{number}").password("alice", "x")
     assert await client.password("alice", "wonderland")
     assert await client.scram("wonderland")
+
+
+@pytest.mark.parametrize("max_logins", [1000, 1], ids=["the whole table", "held networks"])
+async def test_the_stream_of_a_replica_tells_of_suspects_too(
+    manager: Manager, max_logins: int
+) -> None:
+    agent, client = await manager.agent(), manager.client(Role.SMTP)
+    for number in range(3):
+        await agent.client.register_one(
+            login(session=str(number), address=ip_address(f"192.0.2.{number}").packed)
+        )
+    rules = NetworkMap(AddressRules())
+    gate = Gate(client, rules, messaging_server="mail1", agent="smtp")
+    replica = LoginReplica(
+        client, rules, max_staleness=10.0, max_logins=max_logins, on_event=gate.take
+    )
+    following = asyncio.create_task(replica.run())
+    try:
+        await fail(agent, HOTEL, BOB, 20)
+
+        async def denied() -> bool:
+            return not (await gate.succeeded(visitor("203.0.113.1"), BOB)).allowed
+
+        await until(denied)
+        assert replica.holds_all is (max_logins == 1000)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_of_many_guesses_at_once_no_more_than_20_count(manager: Manager) -> None:
