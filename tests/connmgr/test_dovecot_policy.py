@@ -23,6 +23,7 @@ from netmail_common.connmgr.model import (
     UserKey,
 )
 from netmail_common.networks import AddressRules, NetworkMap
+from netmail_connmgr.adapters import dovecot_policy
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.local_desk import LocalDesk
 from netmail_connmgr.adapters.memory_store import MemoryStore
@@ -387,6 +388,18 @@ class TestServer:
                 assert body == b""
                 writer.close()
             assert not [record for record in caplog.records if record.exc_info]
+
+    @on_both_loops
+    async def test_a_connection_that_asks_nothing_in_time_is_closed(
+        self, policy: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dovecot_policy, "_FIRST_REQUEST", 0.2)
+        async with serving(policy()) as (_, ports):
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
+            writer.write(b"POST /?command=report HTTP/1.1\r\nHost:")
+            async with asyncio.timeout(20):
+                assert await reader.read() == b""
+            writer.close()
 
     @on_both_loops
     async def test_when_the_store_is_away_dovecot_decides(

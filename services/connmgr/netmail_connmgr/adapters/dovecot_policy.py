@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from netmail_common.config import ConfigError
@@ -47,6 +47,8 @@ __all__ = ["NAME", "DovecotPolicy", "prepare"]
 NAME = "dovecot_policy"
 _MAX_CONNECTIONS = 1000
 _KEEPALIVE = 60.0
+_FIRST_REQUEST = 10.0
+"""Seconds for a new connection to say what it wants."""
 _BODY_TIMEOUT = 10.0
 _DRAIN = 2.0
 _MIN_KEY = 16
@@ -194,8 +196,10 @@ class DovecotPolicy:
             await self._server.shutdown(_DRAIN)
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        peer = request.remote or LOCAL
-        if not self._has_key(request):
+        connection = cast("_Http", request.protocol)
+        connection.has_asked = True
+        peer = connection.peer
+        if peer != LOCAL and not self._has_key(request):
             self._refuse(peer, "wrong API key")
             return _response(403)
         if request.method != "POST":
@@ -265,8 +269,6 @@ class DovecotPolicy:
         )
 
     def _has_key(self, request: web.BaseRequest) -> bool:
-        if isinstance(request.protocol, _Http) and request.protocol.peer == LOCAL:
-            return True  # the Unix socket has an owner and a group
         given = request.headers.get("X-API-Key", "")
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._api_key)
 
@@ -298,8 +300,17 @@ class _Http(web.RequestHandler):
             auto_decompress=False,
         )
         self.peer = peer
+        self.has_asked = False
         self._malformed = malformed
         self._ended = ended
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        asyncio.get_running_loop().call_later(_FIRST_REQUEST, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if not self.has_asked:
+            self.force_close()
 
     def handle_error(self, *_arguments: Any, **_more: Any) -> web.StreamResponse:
         """The answer to what is no HTTP."""
