@@ -17,7 +17,7 @@ from netmail_common.address_ranges import AddressSet
 from netmail_common.config import GuessingConfig
 from netmail_common.connmgr.model import UserKey
 from netmail_common.mail_address import fold
-from netmail_common.networks import NetworkMap
+from netmail_common.networks import Located, NetworkMap
 from netmail_common.sliding_windows import PARTS
 
 from netmail_connmgr.domain.connections import (
@@ -216,11 +216,18 @@ class Guessing:
         return _Case(
             network=located.key,
             shared=located.standing.shared,
-            exempt=ip_address(question.client_address) in self._rules.exempt,
+            exempt=self._is_exempt(question.client_address, located),
             user=question.user,
             typed_name=fold(question.typed_name) if question.typed_name else "",
             listener=(question.messaging_server, question.listener),
         )
+
+    def _is_exempt(self, octets: bytes, located: Located) -> bool:
+        """By the address itself, or by the IPv4 address that is embedded in it."""
+        if not self._rules.exempt:
+            return False
+        embedded = octets if len(located.key) == 16 else located.key
+        return any(ip_address(spelling) in self._rules.exempt for spelling in (octets, embedded))
 
     async def _known(self, cases: Sequence["_Case"]) -> list[bool]:
         """Whether there is a note that speaks for the client."""
