@@ -36,6 +36,8 @@ async def _serve(certificates: Path, port: int, count: int) -> None:
     for first in range(0, count, _AT_ONCE):
         last = min(first + _AT_ONCE, count)
         await store.register([registration(number) for number in range(first, last)])
+    gc.collect()
+    gc.freeze()
     service = ConnectionManagerService(store, NetworkMap(AddressRules()), max_users_per_network=8)
     stalls = asyncio.create_task(service.watch_stalls())
     async with grpc_server(
@@ -50,8 +52,6 @@ async def _serve(certificates: Path, port: int, count: int) -> None:
         service_names=[SERVICE_NAME],
         drain_timeout=1.0,
     ):
-        gc.collect()
-        gc.freeze()
         os.write(int(os.environ["NETMAIL_READY_FD"]), b"ready\n")
         await stopped.wait()
         service.drain()
