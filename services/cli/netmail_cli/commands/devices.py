@@ -7,9 +7,9 @@ from netmail.nmap.v1 import directory_pb2 as pb
 from netmail_common.config import Duration
 from pydantic import TypeAdapter, ValidationError
 
-from netmail_cli.admin import administrator
+from netmail_cli.command import Call, admin_command
 from netmail_cli.commands.users import UserArgument, find_user, user_ref
-from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
+from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["device_app"]
@@ -23,8 +23,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The device's 
 _COLUMNS = ("name", "services", "networks", "expires_in_seconds", "used_seconds_ago", "used_from")
 
 
-@device_app.command("add")
-def add(
+@admin_command(device_app, "add")
+async def add(
+    call: Call,
     user: UserArgument,
     name: NameArgument,
     service: Annotated[
@@ -36,72 +37,47 @@ def add(
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="90d, 12h; default: never.")
     ] = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Makes a password for one device and shows it, this once."""
-    output = Output(json)
-
-    async def work() -> None:
-        wanted = pb.DevicePassword(
-            name=name,
-            services=service or [],
-            networks=network or [],
-            expires_in_seconds=None if expires is None else _seconds(expires),
-        )
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, None)
-            answer = await admin.directory(server).CreateDevicePassword(
-                pb.CreateDevicePasswordRequest(user=user_ref(found), device=wanted)
-            )
-        record = {**_record(answer.device), "password": answer.password}
-        output.done(f"password of {name} for {found.name}: {answer.password}", record)
-
-    perform(output, work)
+    wanted = pb.DevicePassword(
+        name=name,
+        services=service or [],
+        networks=network or [],
+        expires_in_seconds=None if expires is None else _seconds(expires),
+    )
+    server, found = await find_user(call.admin, user, None)
+    answer = await call.admin.directory(server).CreateDevicePassword(
+        pb.CreateDevicePasswordRequest(user=user_ref(found), device=wanted)
+    )
+    record = {**_record(answer.device), "password": answer.password}
+    call.output.done(f"password of {name} for {found.name}: {answer.password}", record)
 
 
-@device_app.command("list")
-def list_devices(
+@admin_command(device_app, "list")
+async def list_devices(
+    call: Call,
     user: UserArgument,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Lists a user's device passwords and when each was used last."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, None)
-            answer = await admin.directory(server).ListDevicePasswords(
-                pb.ListDevicePasswordsRequest(user=user_ref(found))
-            )
-        output.records("Device passwords", _COLUMNS, [_record(one) for one in answer.devices])
-
-    perform(output, work)
+    server, found = await find_user(call.admin, user, None)
+    answer = await call.admin.directory(server).ListDevicePasswords(
+        pb.ListDevicePasswordsRequest(user=user_ref(found))
+    )
+    call.output.records("Device passwords", _COLUMNS, [_record(one) for one in answer.devices])
 
 
-@device_app.command("remove")
-def remove(
+@admin_command(device_app, "remove")
+async def remove(
+    call: Call,
     user: UserArgument,
     name: NameArgument,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Removes a device password; ends the user's logins and sessions."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, None)
-            await admin.directory(server).DeleteDevicePassword(
-                pb.DeleteDevicePasswordRequest(user=user_ref(found), name=name)
-            )
-        output.done(f"{name} of {found.name} is removed", {"removed": name})
-
-    perform(output, work)
+    server, found = await find_user(call.admin, user, None)
+    await call.admin.directory(server).DeleteDevicePassword(
+        pb.DeleteDevicePasswordRequest(user=user_ref(found), name=name)
+    )
+    call.output.done(f"{name} of {found.name} is removed", {"removed": name})
 
 
 def _seconds(text: str) -> int:

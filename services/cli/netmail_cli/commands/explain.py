@@ -13,8 +13,9 @@ from netmail_common.config import Installation, MessagingServerConfig
 from netmail_common.mail_address import AddressError, MailAddress, parse_mail_address
 from netmail_common.networks import Address
 
-from netmail_cli.admin import Administrator, administrator
-from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
+from netmail_cli.admin import Administrator
+from netmail_cli.command import Call, asking
+from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["explain"]
@@ -66,32 +67,25 @@ BindingOption = Annotated[
 ]
 
 
-def explain(
+@asking
+async def explain(
+    call: Call,
     address: AddressArgument,
     sender: SenderArgument = None,
     server: ServerOption = None,
     service: DoorOption = Door.SMTP,
     binding: BindingOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Says whether a client may connect and relay: each rule in its order, and what it said."""
-    output = Output(json)
-
-    async def work() -> None:
-        client, sent_by = _address(address), _sender(sender)
-        async with administrator(config, state) as admin:
-            records = [
-                await _explain(admin, place, client, sent_by, service, binding)
-                for place in _places(admin.installation, server)
-            ]
-        if output.json:
-            output.data(records)
-        else:
-            output.done("\n\n".join("\n".join(_text(record)) for record in records))
-
-    perform(output, work)
+    client, sent_by = _address(address), _sender(sender)
+    records = [
+        await _explain(call.admin, place, client, sent_by, service, binding)
+        for place in _places(call.admin.installation, server)
+    ]
+    if call.output.json:
+        call.output.data(records)
+    else:
+        call.output.done("\n\n".join("\n".join(_text(record)) for record in records))
 
 
 def _address(text: str) -> Address:

@@ -11,10 +11,11 @@ from netmail_common.config import Duration
 from netmail_common.grpc_errors import error_reason
 from pydantic import TypeAdapter, ValidationError
 
-from netmail_cli.admin import Administrator, administrator
+from netmail_cli.admin import Administrator
+from netmail_cli.command import Call, asking
 from netmail_cli.commands.logins import AddressOption
 from netmail_cli.commands.users import find_user
-from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
+from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["history"]
@@ -37,37 +38,28 @@ LimitOption = Annotated[
 ]
 
 
-def history(
+@asking
+async def history(
+    call: Call,
     who: WhoArgument = None,
     address: AddressOption = None,
     within: WithinOption = None,
     limit: LimitOption = 100,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Says who logged in, relayed, was refused or revoked: of a user, of an IP address, or both."""
-    output = Output(json)
-
-    async def work() -> None:
-        user, octets = _who(who, address)
-        seconds = _seconds(within)
-        async with administrator(config, state) as admin:
-            keys = [None] if user is None else await _keys(admin, user)
-            requests = [
-                pb.QueryAuditRequest(
-                    user=key, client_address=octets, within_seconds=seconds, limit=limit
-                )
-                for key in keys
-            ]
-            found = await _ask_all(admin, requests)
-        newest = found[-limit:] if limit else found
-        if json:
-            output.data(newest)
-        else:
-            output.records("History", _COLUMNS, [_row(record) for record in newest])
-
-    perform(output, work)
+    user, octets = _who(who, address)
+    seconds = _seconds(within)
+    keys = [None] if user is None else await _keys(call.admin, user)
+    requests = [
+        pb.QueryAuditRequest(user=key, client_address=octets, within_seconds=seconds, limit=limit)
+        for key in keys
+    ]
+    found = await _ask_all(call.admin, requests)
+    newest = found[-limit:] if limit else found
+    if call.output.json:
+        call.output.data(newest)
+    else:
+        call.output.records("History", _COLUMNS, [_row(record) for record in newest])
 
 
 def _who(who: str | None, address: str | None) -> tuple[str | None, bytes]:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
-from netmail_cli.admin import Administrator, administrator, pages
+from netmail_cli.admin import Administrator, pages
+from netmail_cli.command import Call, admin_command
 from netmail_cli.commands.users import find_user
-from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
+from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["login_app"]
@@ -34,84 +35,60 @@ _PROTOCOLS = {
 }
 
 
-@login_app.command("list")
-def list_logins(
+@admin_command(login_app, "list")
+async def list_logins(
+    call: Call,
     user: UserOption = None,
     address: AddressOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Lists the logins that are remembered now."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            key, octets = await _filters(admin, user, address)
-            records = [
-                _record(manager.name, login)
-                for manager in admin.installation.connection_managers
-                async for login in _all_logins(admin, manager.name, key, octets)
-            ]
-        output.records("Logins", _COLUMNS, records)
-
-    perform(output, work)
+    key, octets = await _filters(call.admin, user, address)
+    records = [
+        _record(manager.name, login)
+        for manager in call.admin.installation.connection_managers
+        async for login in _all_logins(call.admin, manager.name, key, octets)
+    ]
+    call.output.records("Logins", _COLUMNS, records)
 
 
-@login_app.command("revoke")
-def revoke(
+@admin_command(login_app, "revoke")
+async def revoke(
+    call: Call,
     user: UserOption = None,
     address: AddressOption = None,
     reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by an administrator",
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Ends logins by user, by address, or both; open sessions of theirs end too."""
-    output = Output(json)
-
-    async def work() -> None:
-        if user is None and address is None:
-            raise Failure(ExitCode.USAGE, "say --user, --address, or both")
-        revoked = 0
-        async with administrator(config, state) as admin:
-            key, octets = await _filters(admin, user, address)
-            for manager in admin.installation.connection_managers:
-                answer = await admin.connection_manager(manager.name).RevokeLogins(
-                    pb.RevokeLoginsRequest(user=key, client_address=octets, reason=reason)
-                )
-                revoked += answer.revoked
-        output.done(f"{revoked} revoked", {"revoked": revoked})
-
-    perform(output, work)
+    if user is None and address is None:
+        raise Failure(ExitCode.USAGE, "say --user, --address, or both")
+    revoked = 0
+    key, octets = await _filters(call.admin, user, address)
+    for manager in call.admin.installation.connection_managers:
+        answer = await call.admin.connection_manager(manager.name).RevokeLogins(
+            pb.RevokeLoginsRequest(user=key, client_address=octets, reason=reason)
+        )
+        revoked += answer.revoked
+    call.output.done(f"{revoked} revoked", {"revoked": revoked})
 
 
-@login_app.command("unblock")
-def unblock(
+@admin_command(login_app, "unblock")
+async def unblock(
+    call: Call,
     user: UserOption = None,
     address: AddressOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Forgets failed logins of a user, an address, or both, so that they may try again."""
-    output = Output(json)
-
-    async def work() -> None:
-        if user is None and address is None:
-            raise Failure(ExitCode.USAGE, "say --user, --address, or both")
-        forgotten = 0
-        async with administrator(config, state) as admin:
-            key, octets = await _filters(admin, user, address)
-            for manager in admin.installation.connection_managers:
-                answer = await admin.connection_manager(manager.name).ForgetFailures(
-                    pb.ForgetFailuresRequest(user=key, client_address=octets)
-                )
-                forgotten += answer.forgotten
-        what = "counter" if forgotten == 1 else "counters"
-        output.done(f"{forgotten} {what} forgotten", {"forgotten": forgotten})
-
-    perform(output, work)
+    if user is None and address is None:
+        raise Failure(ExitCode.USAGE, "say --user, --address, or both")
+    forgotten = 0
+    key, octets = await _filters(call.admin, user, address)
+    for manager in call.admin.installation.connection_managers:
+        answer = await call.admin.connection_manager(manager.name).ForgetFailures(
+            pb.ForgetFailuresRequest(user=key, client_address=octets)
+        )
+        forgotten += answer.forgotten
+    what = "counter" if forgotten == 1 else "counters"
+    call.output.done(f"{forgotten} {what} forgotten", {"forgotten": forgotten})
 
 
 async def _filters(

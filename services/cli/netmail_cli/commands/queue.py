@@ -1,23 +1,35 @@
 """`netmail queue ...`: mail that is under way to somewhere else."""
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import grpc
 import typer
 from netmail.nmap.v1 import queue_pb2 as pb
+from netmail.nmap.v1 import queue_pb2_grpc
 from netmail_common.config import MessagingServerConfig
 
-from netmail_cli.admin import Administrator, administrator, pages
-from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
+from netmail_cli.admin import Administrator, pages
+from netmail_cli.command import Call, admin_command
+from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["queue_app"]
 
 queue_app = typer.Typer(no_args_is_help=True, help="The queues of the NMAP agents.")
 
-Verb = Literal["retry", "hold", "release", "remove"]
+
+Stub: TypeAlias = "queue_pb2_grpc.QueueServiceAsyncStub"
+
+
+class Changed(Protocol):
+    """The answer to a change of the queue."""
+
+    @property
+    def changed(self) -> int:
+        """How many messages."""
+
+
 MessagesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[MESSAGE]...", help="Message ids of the queue.")
 ]
@@ -43,114 +55,105 @@ _STATES = {
 }
 
 
-@queue_app.command("list")
-def list_queue(
+@admin_command(queue_app, "list")
+async def list_queue(
+    call: Call,
     destination: DestinationOption = "",
     sender: SenderOption = "",
     server: ServerOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Lists the mail in the queues."""
-    output = Output(json)
-
-    async def work() -> None:
-        query = pb.QueueFilter(destination=destination, sender=sender)
-        async with administrator(config, state) as admin:
-            records = [
-                _record(one.name, message)
-                for one in _servers(admin, server)
-                async for message in _messages(admin, one, query)
-            ]
-        if json:
-            output.data(records)
-            return
-        rows = [{**r, "recipients": [_line(x) for x in r["recipients"]]} for r in records]
-        output.records("Queue", _COLUMNS, rows)
-
-    perform(output, work)
+    query = pb.QueueFilter(destination=destination, sender=sender)
+    records = [
+        _record(one.name, message)
+        for one in _servers(call.admin, server)
+        async for message in _messages(call.admin, one, query)
+    ]
+    if call.output.json:
+        call.output.data(records)
+        return
+    rows = [{**r, "recipients": [_line(x) for x in r["recipients"]]} for r in records]
+    call.output.records("Queue", _COLUMNS, rows)
 
 
-@queue_app.command("show")
-def show(
+@admin_command(queue_app, "show")
+async def show(
+    call: Call,
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="Message id of the queue.")],
     server: ServerOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Shows one message of the queue: recipients and header section."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            for one in _servers(admin, server):
-                answer = await _get(admin, one, message)
-                if answer is not None:
-                    break
-            else:
-                raise Failure(ExitCode.NOT_FOUND, f"no queue has a message {message}")
-        record = _record(one.name, answer.message)
-        record["header"] = answer.header.decode("utf-8", "replace")
-        if not json:
-            record["recipients"] = [_line(recipient) for recipient in record["recipients"]]
-            record["header"] = _printable(record["header"])
-        output.record(record)
-
-    perform(output, work)
+    for one in _servers(call.admin, server):
+        answer = await _get(call.admin, one, message)
+        if answer is not None:
+            break
+    else:
+        raise Failure(ExitCode.NOT_FOUND, f"no queue has a message {message}")
+    record = _record(one.name, answer.message)
+    record["header"] = answer.header.decode("utf-8", "replace")
+    if not call.output.json:
+        record["recipients"] = [_line(recipient) for recipient in record["recipients"]]
+        record["header"] = _printable(record["header"])
+    call.output.record(record)
 
 
-@queue_app.command("retry")
-def retry(
+@admin_command(queue_app, "retry")
+async def retry(
+    call: Call,
     messages: MessagesArgument = None,
     destination: DestinationOption = "",
     sender: SenderOption = "",
     everything: AllOption = False,
     server: ServerOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Makes deferred mail due now."""
     filters = _filters(messages, destination, sender, everything=everything)
-    _change("retry", filters, server, config, state, Output(json))
+
+    def change(queue: Stub, which: pb.QueueFilter) -> Awaitable[Changed]:
+        return queue.RetryQueue(pb.RetryQueueRequest(filter=which))
+
+    await _change(call, filters, server, change)
 
 
-@queue_app.command("hold")
-def hold(
+@admin_command(queue_app, "hold")
+async def hold(
+    call: Call,
     messages: MessagesArgument = None,
     destination: DestinationOption = "",
     sender: SenderOption = "",
     everything: AllOption = False,
     server: ServerOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Keeps mail in the queue until it is released."""
     filters = _filters(messages, destination, sender, everything=everything)
-    _change("hold", filters, server, config, state, Output(json))
+
+    def change(queue: Stub, which: pb.QueueFilter) -> Awaitable[Changed]:
+        return queue.HoldQueue(pb.HoldQueueRequest(filter=which))
+
+    await _change(call, filters, server, change)
 
 
-@queue_app.command("release")
-def release(
+@admin_command(queue_app, "release")
+async def release(
+    call: Call,
     messages: MessagesArgument = None,
     destination: DestinationOption = "",
     sender: SenderOption = "",
     everything: AllOption = False,
     server: ServerOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Releases held mail."""
     filters = _filters(messages, destination, sender, everything=everything)
-    _change("release", filters, server, config, state, Output(json))
+
+    def change(queue: Stub, which: pb.QueueFilter) -> Awaitable[Changed]:
+        return queue.ReleaseQueue(pb.ReleaseQueueRequest(filter=which))
+
+    await _change(call, filters, server, change)
 
 
-@queue_app.command("remove")
-def remove(  # noqa: PLR0917 - typer reads options from parameters
+@admin_command(queue_app, "remove")
+async def remove(
+    call: Call,
     messages: MessagesArgument = None,
     destination: DestinationOption = "",
     sender: SenderOption = "",
@@ -159,13 +162,14 @@ def remove(  # noqa: PLR0917 - typer reads options from parameters
         bool, typer.Option("--bounce", help="Also tell the senders that it failed.")
     ] = False,
     server: ServerOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Removes mail from the queue."""
     filters = _filters(messages, destination, sender, everything=everything)
-    _change("remove", filters, server, config, state, Output(json), bounce=bounce)
+
+    def change(queue: Stub, which: pb.QueueFilter) -> Awaitable[Changed]:
+        return queue.RemoveQueue(pb.RemoveQueueRequest(filter=which, bounce=bounce))
+
+    await _change(call, filters, server, change)
 
 
 def _filters(
@@ -180,50 +184,21 @@ def _filters(
     return []
 
 
-def _change(
-    verb: Verb,
+async def _change(
+    call: Call,
     filters: Sequence[pb.QueueFilter],
     server: str | None,
-    config: Path | None,
-    state: Path | None,
-    output: Output,
-    *,
-    bounce: bool = False,
+    change: Callable[[Stub, pb.QueueFilter], Awaitable[Changed]],
 ) -> None:
-    async def work() -> None:
-        if not filters:
-            raise Failure(ExitCode.USAGE, "say which: message ids, --destination, --sender, --all")
-        changed = 0
-        async with administrator(config, state) as admin:
-            for one in _servers(admin, server):
-                for query in filters:
-                    changed += await _change_in(admin, one, verb, query, bounce=bounce)
-        if not changed and any(query.message_id for query in filters):
-            raise Failure(ExitCode.NOT_FOUND, "no queue has such a message")
-        output.done(f"{changed} changed", {"changed": changed})
-
-    perform(output, work)
-
-
-async def _change_in(
-    admin: Administrator,
-    server: MessagingServerConfig,
-    verb: Verb,
-    query: pb.QueueFilter,
-    *,
-    bounce: bool,
-) -> int:
-    queue = admin.queue(server)
-    match verb:
-        case "retry":
-            return (await queue.RetryQueue(pb.RetryQueueRequest(filter=query))).changed
-        case "hold":
-            return (await queue.HoldQueue(pb.HoldQueueRequest(filter=query))).changed
-        case "release":
-            return (await queue.ReleaseQueue(pb.ReleaseQueueRequest(filter=query))).changed
-        case "remove":
-            request = pb.RemoveQueueRequest(filter=query, bounce=bounce)
-            return (await queue.RemoveQueue(request)).changed
+    if not filters:
+        raise Failure(ExitCode.USAGE, "say which: message ids, --destination, --sender, --all")
+    changed = 0
+    for one in _servers(call.admin, server):
+        for which in filters:
+            changed += (await change(call.admin.queue(one), which)).changed
+    if not changed and any(which.message_id for which in filters):
+        raise Failure(ExitCode.NOT_FOUND, "no queue has such a message")
+    call.output.done(f"{changed} changed", {"changed": changed})
 
 
 def _servers(admin: Administrator, name: str | None) -> Sequence[MessagingServerConfig]:

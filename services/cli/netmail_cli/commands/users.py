@@ -3,7 +3,6 @@
 import secrets
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
@@ -11,8 +10,9 @@ import typer
 from netmail.nmap.v1 import directory_pb2 as pb
 from netmail_common.config import MessagingServerConfig
 
-from netmail_cli.admin import Administrator, administrator, pages
-from netmail_cli.context import ConfigOption, Failure, JsonOption, Output, StateOption, perform
+from netmail_cli.admin import Administrator, pages
+from netmail_cli.command import Call, admin_command
+from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["UserArgument", "address_app", "context_app", "find_user", "user_app", "user_ref"]
@@ -40,8 +40,9 @@ _PAGE = 500
 _COLUMNS = ("name", "context", "addresses", "disabled", "used_bytes", "quota_bytes")
 
 
-@user_app.command("add")
-def add(  # noqa: PLR0917 - typer reads options from parameters
+@admin_command(user_app, "add")
+async def add(
+    call: Call,
     name: Annotated[str, typer.Argument(help="The new user's name.")],
     context: Annotated[
         str | None,
@@ -53,135 +54,92 @@ def add(  # noqa: PLR0917 - typer reads options from parameters
     quota: Annotated[int, typer.Option("--quota", help="Octets; 0: the default.")] = 0,
     password_stdin: PasswordOption = False,
     generate: GenerateOption = False,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Makes a user."""
-    output = Output(json)
-
-    async def work() -> None:
-        password = _new_password(password_stdin=password_stdin, generate=generate)
-        async with administrator(config, state) as admin:
-            where, server = _context_for_new_user(admin, context)
-            answer = await admin.directory(server).CreateUser(
-                pb.CreateUserRequest(
-                    user=pb.UserRef(name=name, context=where),
-                    password=password,
-                    addresses=address or [],
-                    quota_bytes=quota,
-                )
-            )
-        record = user_record(answer.user)
+    password = _new_password(password_stdin=password_stdin, generate=generate)
+    where, server = _context_for_new_user(call.admin, context)
+    answer = await call.admin.directory(server).CreateUser(
+        pb.CreateUserRequest(
+            user=pb.UserRef(name=name, context=where),
+            password=password,
+            addresses=address or [],
+            quota_bytes=quota,
+        )
+    )
+    record = user_record(answer.user)
+    if generate:
+        record["password"] = password
+    if call.output.json:
+        call.output.data(record)
+    else:
+        call.output.done(f"{name} is a user of {where}: {', '.join(answer.user.addresses)}")
         if generate:
-            record["password"] = password
-        if json:
-            output.data(record)
-        else:
-            output.done(f"{name} is a user of {where}: {', '.join(answer.user.addresses)}")
-            if generate:
-                output.done(f"password: {password}")
-
-    perform(output, work)
+            call.output.done(f"password: {password}")
 
 
-@user_app.command("list")
-def list_users(
+@admin_command(user_app, "list")
+async def list_users(
+    call: Call,
     context: ContextOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Lists the users of one context or of all."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            servers = [_holder(admin, context)] if context else admin.installation.messaging_servers
-            records = [
-                user_record(user)
-                for server in servers
-                async for user in _all_users(admin, server, context or "")
-            ]
-        output.records("Users", _COLUMNS, records)
-
-    perform(output, work)
+    admin = call.admin
+    servers = [_holder(admin, context)] if context else admin.installation.messaging_servers
+    records = [
+        user_record(user)
+        for server in servers
+        async for user in _all_users(admin, server, context or "")
+    ]
+    call.output.records("Users", _COLUMNS, records)
 
 
-@user_app.command("show")
-def show(
+@admin_command(user_app, "show")
+async def show(
+    call: Call,
     user: UserArgument,
     context: ContextOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Shows a user."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            _, found = await find_user(admin, user, context)
-        output.record(user_record(found))
-
-    perform(output, work)
+    _, found = await find_user(call.admin, user, context)
+    call.output.record(user_record(found))
 
 
-@user_app.command("passwd")
-def passwd(
+@admin_command(user_app, "passwd")
+async def passwd(
+    call: Call,
     user: UserArgument,
     context: ContextOption = None,
     password_stdin: PasswordOption = False,
     generate: GenerateOption = False,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Sets a user's password; ends the user's logins and sessions."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, context)
-            password = _new_password(password_stdin=password_stdin, generate=generate)
-            answer = await admin.directory(server).SetPassword(
-                pb.SetPasswordRequest(user=user_ref(found), password=password)
-            )
-        record = user_record(answer.user)
-        if generate:
-            record["password"] = password
-        text = f"password: {password}" if generate else f"{found.name} has a new password"
-        output.done(text, record)
-
-    perform(output, work)
+    server, found = await find_user(call.admin, user, context)
+    password = _new_password(password_stdin=password_stdin, generate=generate)
+    answer = await call.admin.directory(server).SetPassword(
+        pb.SetPasswordRequest(user=user_ref(found), password=password)
+    )
+    record = user_record(answer.user)
+    if generate:
+        record["password"] = password
+    text = f"password: {password}" if generate else f"{found.name} has a new password"
+    call.output.done(text, record)
 
 
-@user_app.command("disable")
-def disable(
-    user: UserArgument,
-    context: ContextOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
-) -> None:
+@admin_command(user_app, "disable")
+async def disable(call: Call, user: UserArgument, context: ContextOption = None) -> None:
     """Disables a user: no login, no mail; mailboxes stay."""
-    _set_disabled(user, context, config, state, Output(json), disabled=True)
+    await _set_disabled(call, user, context, disabled=True)
 
 
-@user_app.command("enable")
-def enable(
-    user: UserArgument,
-    context: ContextOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
-) -> None:
+@admin_command(user_app, "enable")
+async def enable(call: Call, user: UserArgument, context: ContextOption = None) -> None:
     """Enables a disabled user."""
-    _set_disabled(user, context, config, state, Output(json), disabled=False)
+    await _set_disabled(call, user, context, disabled=False)
 
 
-@user_app.command("set")
-def set_user(  # noqa: PLR0917 - typer reads options from parameters
+@admin_command(user_app, "set")
+async def set_user(
+    call: Call,
     user: UserArgument,
     context: ContextOption = None,
     quota: Annotated[int | None, typer.Option("--quota", help="Octets; 0: unlimited.")] = None,
@@ -192,139 +150,98 @@ def set_user(  # noqa: PLR0917 - typer reads options from parameters
         bool, typer.Option("--keep-copy", help="Forwarded mail also stays in the mailbox.")
     ] = False,
     no_forward: Annotated[bool, typer.Option("--no-forward", help="Forward nothing.")] = False,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Sets a user's quota, or where the user's mail is forwarded."""
-    output = Output(json)
-
-    async def work() -> None:
-        change = pb.UpdateUserRequest()
-        if quota is not None:
-            change.quota_bytes = quota
-        if forward_to or no_forward:
-            if forward_to and no_forward:
-                raise Failure(ExitCode.USAGE, "--forward-to and --no-forward exclude each other")
-            change.forward.CopyFrom(
-                pb.ForwardSetting(forward_to=forward_to or [], keep_copy=keep_copy)
-            )
-        elif quota is None:
-            raise Failure(ExitCode.USAGE, "say --quota, --forward-to or --no-forward")
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, context)
-            change.user.CopyFrom(user_ref(found))
-            answer = await admin.directory(server).UpdateUser(change)
-        output.record(user_record(answer.user))
-
-    perform(output, work)
+    change = pb.UpdateUserRequest()
+    if quota is not None:
+        change.quota_bytes = quota
+    if forward_to or no_forward:
+        if forward_to and no_forward:
+            raise Failure(ExitCode.USAGE, "--forward-to and --no-forward exclude each other")
+        change.forward.CopyFrom(pb.ForwardSetting(forward_to=forward_to or [], keep_copy=keep_copy))
+    elif quota is None:
+        raise Failure(ExitCode.USAGE, "say --quota, --forward-to or --no-forward")
+    server, found = await find_user(call.admin, user, context)
+    change.user.CopyFrom(user_ref(found))
+    answer = await call.admin.directory(server).UpdateUser(change)
+    call.output.record(user_record(answer.user))
 
 
-@user_app.command("remove")
-def remove(
+@admin_command(user_app, "remove")
+async def remove(
+    call: Call,
     user: UserArgument,
     context: ContextOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Removes a user and all the user's mail."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, context)
-            name = f"{found.name}@{found.context}"
-            if not yes:
-                if not sys.stdin.isatty():
-                    raise Failure(ExitCode.USAGE, "say --yes to remove a user and all mail")
-                typer.confirm(f"Remove {name} and all mail?", abort=True)
-            await admin.directory(server).DeleteUser(pb.DeleteUserRequest(user=user_ref(found)))
-        output.done(f"{name} is removed", user_record(found))
-
-    perform(output, work)
+    server, found = await find_user(call.admin, user, context)
+    name = f"{found.name}@{found.context}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Failure(ExitCode.USAGE, "say --yes to remove a user and all mail")
+        typer.confirm(f"Remove {name} and all mail?", abort=True)
+    await call.admin.directory(server).DeleteUser(pb.DeleteUserRequest(user=user_ref(found)))
+    call.output.done(f"{name} is removed", user_record(found))
 
 
-@address_app.command("add")
-def add_address(
+@admin_command(address_app, "add")
+async def add_address(
+    call: Call,
     user: UserArgument,
     address: Annotated[str, typer.Argument(help="The mail address.")],
     context: ContextOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Gives a user one more mail address."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, context)
-            answer = await admin.directory(server).AddAddress(
-                pb.AddAddressRequest(user=user_ref(found), address=address)
-            )
-        output.done(
-            f"{found.name} has {', '.join(answer.user.addresses)}", user_record(answer.user)
-        )
-
-    perform(output, work)
+    server, found = await find_user(call.admin, user, context)
+    answer = await call.admin.directory(server).AddAddress(
+        pb.AddAddressRequest(user=user_ref(found), address=address)
+    )
+    call.output.done(
+        f"{found.name} has {', '.join(answer.user.addresses)}", user_record(answer.user)
+    )
 
 
-@address_app.command("remove")
-def remove_address(
+@admin_command(address_app, "remove")
+async def remove_address(
+    call: Call,
     user: UserArgument,
     address: Annotated[str, typer.Argument(help="The mail address.")],
     context: ContextOption = None,
-    config: ConfigOption = None,
-    state: StateOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Takes a mail address from a user."""
-    output = Output(json)
-
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, context)
-            answer = await admin.directory(server).RemoveAddress(
-                pb.RemoveAddressRequest(user=user_ref(found), address=address)
-            )
-        output.done(
-            f"{found.name} has {', '.join(answer.user.addresses)}", user_record(answer.user)
-        )
-
-    perform(output, work)
+    server, found = await find_user(call.admin, user, context)
+    answer = await call.admin.directory(server).RemoveAddress(
+        pb.RemoveAddressRequest(user=user_ref(found), address=address)
+    )
+    call.output.done(
+        f"{found.name} has {', '.join(answer.user.addresses)}", user_record(answer.user)
+    )
 
 
-@context_app.command("list")
-def list_contexts(
-    config: ConfigOption = None, state: StateOption = None, json: JsonOption = False
+@admin_command(context_app, "list")
+async def list_contexts(
+    call: Call,
 ) -> None:
     """Lists the contexts of the installation."""
-    output = Output(json)
-
-    async def work() -> None:
-        records: list[dict[str, Any]] = []
-        async with administrator(config, state) as admin:
-            for server in admin.installation.messaging_servers:
-                answer = await admin.directory(server).ListContexts(pb.ListContextsRequest())
-                records += [
-                    {
-                        "name": context.name,
-                        "messaging_server": context.messaging_server,
-                        "backend": context.backend,
-                        "users": context.users,
-                        "domains": list(context.domains),
-                        "keeps_verifiers": context.keeps_verifiers,
-                    }
-                    for context in answer.contexts
-                    if context.messaging_server == server.name
-                ]
-        output.records(
-            "Contexts", ("name", "messaging_server", "backend", "users", "domains"), records
-        )
-
-    perform(output, work)
+    records: list[dict[str, Any]] = []
+    for server in call.admin.installation.messaging_servers:
+        answer = await call.admin.directory(server).ListContexts(pb.ListContextsRequest())
+        records += [
+            {
+                "name": context.name,
+                "messaging_server": context.messaging_server,
+                "backend": context.backend,
+                "users": context.users,
+                "domains": list(context.domains),
+                "keeps_verifiers": context.keeps_verifiers,
+            }
+            for context in answer.contexts
+            if context.messaging_server == server.name
+        ]
+    call.output.records(
+        "Contexts", ("name", "messaging_server", "backend", "users", "domains"), records
+    )
 
 
 async def find_user(
@@ -371,25 +288,13 @@ def user_record(user: pb.User) -> dict[str, Any]:
     }
 
 
-def _set_disabled(
-    user: str,
-    context: str | None,
-    config: Path | None,
-    state: Path | None,
-    output: Output,
-    *,
-    disabled: bool,
-) -> None:
-    async def work() -> None:
-        async with administrator(config, state) as admin:
-            server, found = await find_user(admin, user, context)
-            answer = await admin.directory(server).SetUserDisabled(
-                pb.SetUserDisabledRequest(user=user_ref(found), disabled=disabled)
-            )
-        word = "disabled" if disabled else "enabled"
-        output.done(f"{found.name}@{found.context} is {word}", user_record(answer.user))
-
-    perform(output, work)
+async def _set_disabled(call: Call, user: str, context: str | None, *, disabled: bool) -> None:
+    server, found = await find_user(call.admin, user, context)
+    answer = await call.admin.directory(server).SetUserDisabled(
+        pb.SetUserDisabledRequest(user=user_ref(found), disabled=disabled)
+    )
+    word = "disabled" if disabled else "enabled"
+    call.output.done(f"{found.name}@{found.context} is {word}", user_record(answer.user))
 
 
 async def _find_by_address(
