@@ -86,8 +86,10 @@ def test_a_login_without_a_name_opens_nothing_of_ours(
         return found
 
     assert by_udp(running, store) == (1, "")
-    assert relay(running, client, "alice@example.org").startswith("550 5.7.1")
-    assert relay(running, client, "").startswith("550 5.7.1")
+    for sender in ("alice@example.org", ""):
+        reply = relay(running, client, sender)
+        assert reply.startswith("550 5.7.1")
+        assert "log in by POP3 or IMAP4 first" in reply
 
 
 def test_a_stranger_s_datagram_registers_nothing(with_legacy_agents: RunningInstallation) -> None:

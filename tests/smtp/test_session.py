@@ -112,6 +112,23 @@ async def test_after_a_login_senders_of_the_domain_pass_unless_they_are_somebody
         assert reply.startswith(expected)
 
 
+@pytest.mark.parametrize("sender", ["alice@example.org", ""])
+async def test_a_login_that_names_nobody_is_told_how_to_become_known(
+    start: Start, sender: str
+) -> None:
+    """Only agents of NetMail 2 and 3 register such."""
+    async with start() as server:
+        await server.connmgr.register_one(
+            connmgr_pb2.LoginRegistration(
+                client_address=bytes([127, 0, 0, 7]), protocol=connmgr_pb2.PROTOCOL_LEGACY_UDP
+            )
+        )
+        client = await server.connect(address="127.0.0.7")
+        await client.say(f"MAIL FROM:<{sender}>")
+        reply = await client.say(f"RCPT TO:<{REMOTE}>")
+        assert reply.startswith(f"550 5.7.1 Relaying to <{REMOTE}> denied: log in by POP3 or IMAP4")
+
+
 @pytest.mark.parametrize("user", ["alice", "bob"])
 @pytest.mark.parametrize("after_login", ["domain", "strict"])
 async def test_what_the_catch_all_user_gets_is_nobodys_address(

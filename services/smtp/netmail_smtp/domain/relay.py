@@ -187,11 +187,11 @@ class RelayPolicy:
             case Unknown.TOO_MANY_CHECKS:
                 reply = Reply(451, "4.7.1", "Too many attempts from your address, try again later")
                 return Decision("too many checks", reply)
-            case Unknown.SENDER_REFUSED:
+            case Unknown.SENDER_REFUSED if stranger.user:
                 return Decision(
                     "sender refused", sender_refused(stranger.sender, stranger.user), True
                 )
-            case Unknown.NO_LOGIN:
+            case Unknown.NO_LOGIN | Unknown.SENDER_REFUSED:  # or a login that names nobody
                 return self._no_login(recipient)
 
     def _no_login(self, recipient: MailAddress | None) -> Decision:
