@@ -6,6 +6,7 @@ import time
 
 import pytest
 from netmail_common.config import ValkeyConfig
+from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.valkey.store import ValkeyStore
 from netmail_connmgr.domain.changes import MissedChanges
 from netmail_connmgr.domain.store import Position, RevokeOrder, StoreUnavailable
@@ -59,6 +60,22 @@ async def test_without_it_nothing_is_decided_and_streams_say_so(
             await store.revoke(RevokeOrder(ALICE, None, 0))
         with pytest.raises(StoreUnavailable):
             await register(store, session="t")
+
+
+async def test_metrics_say_whether_it_is_there_and_what_waits(
+    redis: Node, store: ValkeyStore
+) -> None:
+    async def shows(up: int, waiting: int) -> bool:
+        return (metrics.STORE_UP._value.get(), metrics.WAITING._value.get()) == (up, waiting)
+
+    await until(lambda: shows(1, 0))
+    redis.kill()
+    for place in (HOME, OFFICE):
+        with pytest.raises(StoreUnavailable):
+            await register(store, ALICE, place)
+    await until(lambda: shows(0, 2))
+    await asyncio.to_thread(redis.start)
+    await until(lambda: shows(1, 0))
 
 
 async def test_an_answer_is_not_waited_for_longer_than_configured(

@@ -51,7 +51,7 @@ COUNTERS_UNAVAILABLE = counter(
 AUDIT_LOST = counter(
     "connmgr_audit_entries_lost", "Entries of the audit log that could not be written"
 )
-STORE_UP = gauge("connmgr_store_up", "1 while the shared store answers and was read whole")
+STORE_UP = gauge("connmgr_store_up", "1 while the login store answers; a shared one was read whole")
 WAITING = gauge(
     "connmgr_waiting_registrations", "Registrations that wait for the store to come back"
 )

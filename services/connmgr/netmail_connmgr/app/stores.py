@@ -85,6 +85,7 @@ async def _own(state: Path, name: str, limits: TableLimits) -> AsyncIterator[Ope
         if journal is not None:
             stack.callback(journal.close)
         store = MemoryStore(limits, journal=journal)
+        metrics.STORE_UP.set(1)
         async with _running(_clean_up(store)):
             yield OpenStore(store)
 

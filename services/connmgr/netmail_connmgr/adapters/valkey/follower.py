@@ -37,6 +37,7 @@ class Follower:
         seeded: the partition has the revocations that this process knows; only then may anybody
             register.
         loaded: the mirror is whole.
+        answering: the partition did, when last asked by this.
         waiting: registrations of this partition that are to be made again.
 
     Args:
@@ -61,6 +62,7 @@ class Follower:
         self.partition = partition
         self.seeded = False
         self.loaded = False
+        self.answering = False
         self.waiting = WaitingRegistrations(buffered)
         self._valkey = valkey
         self._number = number
@@ -93,6 +95,7 @@ class Follower:
             try:
                 await self._come_up()
                 await self.sync()
+                self.answering = True
                 await self._wait()
             except StoreUnavailable:
                 pass
@@ -102,6 +105,7 @@ class Follower:
             else:
                 pause = _FIRST_PAUSE
                 continue
+            self.answering = False
             self._changed()  # who watches is told by asking
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(2 * pause, _LONGEST_PAUSE)

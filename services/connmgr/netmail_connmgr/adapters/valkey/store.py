@@ -231,7 +231,8 @@ class ValkeyStore:
                         primaries[number] = primary
                         self._valkey.replaced()
                         follower.hurry()
-            metrics.STORE_UP.set(self._whole)
+            metrics.STORE_UP.set(all(one.loaded and one.answering for one in self._followers))
+            metrics.WAITING.set(sum(len(one.waiting) for one in self._followers))
             metrics.LOGINS.set(await self.size())
 
     def _number_of(self, place: bytes) -> int:

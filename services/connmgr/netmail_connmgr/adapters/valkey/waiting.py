@@ -40,7 +40,6 @@ class WaitingRegistrations:
             metrics.WAITING_DROPPED.inc()
         if self._limit:
             self._waiting[key] = (registration, since)
-        metrics.WAITING.set(len(self._waiting))
 
     def made(self, registration: Registration, now: float) -> None:
         """Remembers one that was made: a server that fails may not have passed it on."""
@@ -52,7 +51,6 @@ class WaitingRegistrations:
         """Everything that is to be made again, oldest first, each with the time of its asking."""
         found = [*self._made, *self._waiting.values()]
         self._waiting.clear()
-        metrics.WAITING.set(0)
         return found
 
     def put_back(self, registrations: Sequence[tuple[Registration, float]]) -> None:
