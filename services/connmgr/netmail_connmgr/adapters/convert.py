@@ -19,11 +19,15 @@ from netmail_common.connmgr.model import (
 from netmail_common.mail_address import AddressError, MailAddress
 from netmail_common.networks import NetworkMap, network_of
 
+from netmail_connmgr.domain.connections import ConnectionQuestion, Service
 from netmail_connmgr.domain.door import Candidate, NotAdmitted
 from netmail_connmgr.domain.table import Outcome, Registered
 
 MAX_SENDERS = 1000
 """Senders of one message that are looked at; with more it is refused."""
+
+MAX_TYPED_NAME = 255
+"""Characters of a name from outside that are looked at."""
 
 _PROTOCOLS = {
     pb.PROTOCOL_POP3: LoginProtocol.POP3,
@@ -38,6 +42,12 @@ _BINDINGS = {
     pb.SENDER_BINDING_STRICT: Binding.STRICT,
     pb.SENDER_BINDING_DOMAIN: Binding.DOMAIN,
     pb.SENDER_BINDING_ANY: Binding.ANY,
+}
+_SERVICES = {
+    pb.SERVICE_SMTP: Service.SMTP,
+    pb.SERVICE_SUBMISSION: Service.SUBMISSION,
+    pb.SERVICE_POP3: Service.POP3,
+    pb.SERVICE_IMAP: Service.IMAP,
 }
 _OUTCOMES = {
     Outcome.REGISTERED: pb.REGISTER_OUTCOME_REGISTERED,
@@ -98,6 +108,19 @@ def candidate(item: pb.LoginRegistration) -> Candidate:
         age=item.age_ms / 1000,
         credential_epoch=item.credential_epoch if agent_knows_epochs else None,
         renewal=item.renewal,
+    )
+
+
+def connection_question(message: pb.ConnectionCheck | pb.Event) -> ConnectionQuestion:
+    """The client, and whose login it is about; both messages say it alike."""
+    return ConnectionQuestion(
+        client_address=message.client_address,
+        service=_SERVICES.get(message.service, Service.UNKNOWN),
+        messaging_server=message.messaging_server,
+        listener=message.listener,
+        agent=message.agent,
+        user=named_user(message.user),
+        typed_name=message.typed_name[:MAX_TYPED_NAME],
     )
 
 

@@ -12,7 +12,6 @@ from netmail_common.networks import NetworkMap
 
 from netmail_connmgr.adapters import convert, record
 from netmail_connmgr.adapters.failure_counts import FailureCounts
-from netmail_connmgr.domain.connections import ConnectionQuestion, Service
 from netmail_connmgr.domain.counters import Count, Counters
 from netmail_connmgr.domain.rates import Rates, RateVerdict
 from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
@@ -26,12 +25,6 @@ _ONCE_WITHIN = 600.0
 _SAID_AGAIN_AFTER = 60.0
 _MAX_SAID = 10_000
 _MAX_NAME = 255
-_SERVICES = {
-    pb.SERVICE_SMTP: Service.SMTP,
-    pb.SERVICE_SUBMISSION: Service.SUBMISSION,
-    pb.SERVICE_POP3: Service.POP3,
-    pb.SERVICE_IMAP: Service.IMAP,
-}
 
 
 class EventDesk:
@@ -117,7 +110,7 @@ class EventDesk:
     async def _count_failures(self, events: Sequence[pb.Event]) -> list[float]:
         if self._failures is None or not events:
             return [0.0] * len(events)
-        return await self._failures.failed([_question(event) for event in events])
+        return await self._failures.failed([convert.connection_question(event) for event in events])
 
     def _succeeded(self, event: pb.Event) -> None:
         user = convert.named_user(event.user)
@@ -193,15 +186,3 @@ class EventDesk:
             log.warning("logins not revoked for their rate", reason=str(error))
             return
         record.revocation(order, revoked)
-
-
-def _question(event: pb.Event) -> ConnectionQuestion:
-    return ConnectionQuestion(
-        client_address=event.client_address,
-        service=_SERVICES.get(event.service, Service.UNKNOWN),
-        messaging_server=event.messaging_server,
-        listener=event.listener,
-        agent=event.agent,
-        user=convert.named_user(event.user),
-        typed_name=event.typed_name[:_MAX_NAME],
-    )

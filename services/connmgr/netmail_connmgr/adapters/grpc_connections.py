@@ -15,7 +15,6 @@ from netmail_connmgr.adapters.local_desk import LocalDesk
 from netmail_connmgr.domain.connections import (
     ConnectionQuestion,
     ConnectionVerdict,
-    Service,
     Verdict,
 )
 
@@ -23,15 +22,6 @@ __all__ = ["ConnectionMethods", "require_admin"]
 
 MAX_ITEMS = 1000
 MAX_EXPLAINED = 10
-_NAME_LENGTH = 255
-"""Characters of a name from outside that are looked at."""
-
-_SERVICES = {
-    pb.SERVICE_SMTP: Service.SMTP,
-    pb.SERVICE_SUBMISSION: Service.SUBMISSION,
-    pb.SERVICE_POP3: Service.POP3,
-    pb.SERVICE_IMAP: Service.IMAP,
-}
 _VERDICTS = {
     Verdict.ALLOWED: pb.CONNECTION_VERDICT_ALLOWED,
     Verdict.DENY_TEMPORARY: pb.CONNECTION_VERDICT_DENY_TEMPORARY,
@@ -91,15 +81,7 @@ def _question(item: pb.ConnectionCheck) -> ConnectionQuestion:
         raise RpcError(
             grpc.StatusCode.INVALID_ARGUMENT, "BAD_ADDRESS", "an address has 4 or 16 octets"
         )
-    return ConnectionQuestion(
-        client_address=item.client_address,
-        service=_SERVICES.get(item.service, Service.UNKNOWN),
-        messaging_server=item.messaging_server,
-        listener=item.listener,
-        agent=item.agent,
-        user=convert.named_user(item.user),
-        typed_name=item.typed_name[:_NAME_LENGTH],
-    )
+    return convert.connection_question(item)
 
 
 def _decision(verdict: ConnectionVerdict, explanation: Sequence[str] = ()) -> pb.ConnectionDecision:
