@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from tests.support.installation import ROOT, free_port
 from tests.support.namespaces import NextHost, next_host
 
 MAX_STALENESS = 3.0
+SLOW = 2.0
+"""Seconds that a busy machine may take for one decision."""
 _START_TIMEOUT = 90.0
 
 
@@ -106,6 +108,17 @@ class Apart:
                 reply = client.say(f"From: {user}@example.org\r\n\r\nHello\r\n.")
             return reply[:3] if reply.startswith(("250", "451")) else reply[:9]
 
+    def nobody_relays_too_long(
+        self, alice: tuple[str, str], stranger: Callable[[], tuple[str, str]], since: float
+    ) -> None:
+        """A known client may relay for max_staleness; afterwards, and for strangers, it is 451."""
+        while time.monotonic() < since + MAX_STALENESS + SLOW:
+            assert self.relay(*stranger()) == "451"
+            began = time.monotonic()
+            reply = self.relay(*alice)
+            assert reply == "451" or (reply == "250" and began < since + MAX_STALENESS)
+        assert self.relay(*alice) == "451"
+
     def until(self, user: str, address: str, reply: str, within: float) -> float:
         """Tries until the reply comes; how many seconds that took."""
         start = time.monotonic()
@@ -139,14 +152,17 @@ def apart(
     *,
     change: Callable[[dict[str, Any]], None] | None = None,
     skewed: bool = False,
+    on_next_host: bool = True,
 ) -> Iterator[Apart]:
     """Starts everything.
 
     Args:
         change: edits the configuration.
         skewed: the wall clocks can be set.
+        on_next_host: False: the Connection Manager is on this one, too.
     """
-    with next_host() as host:
+    here = nullcontext(NextHost("", "127.0.0.1"))
+    with next_host() if on_next_host else here as host:
         world = Apart(host, folder)
         environment = _skewed_clock(folder) if skewed else {}
         _write_configuration(world, authority, certificates, change)

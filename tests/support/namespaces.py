@@ -61,14 +61,14 @@ def two_hosts(client_addresses: Sequence[str]) -> Iterator[TwoHosts]:
 
 @dataclass(frozen=True, slots=True)
 class NextHost:
-    """A namespace that a veth pair joins to the one we are in."""
+    """A namespace that a veth pair joins to the one we are in; without a name this one itself."""
 
     name: str
     address: str
 
     def prefix(self) -> list[str]:
         """The command prefix that runs there."""
-        return ["ip", "netns", "exec", self.name]
+        return ["ip", "netns", "exec", self.name] if self.name else []
 
     def cut(self) -> None:
         """From now on what is sent to it or by it goes nowhere."""
