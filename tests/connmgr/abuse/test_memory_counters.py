@@ -1,5 +1,6 @@
 """Counters in memory, and their notes on disk."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ async def test_the_file_holds_no_more_than_what_lasts_when_it_is_opened(tmp_path
     wall, path = Clock(1000.0), tmp_path / "notes"
     journal = NoteJournal(path, wall=wall)
     for number in range(50):
-        await journal.append([f"key{number % 5}"], 100.0 if number % 2 else 10.0)
+        await journal.append([f"{number % 5:024x}"], 100.0 if number % 2 else 10.0)
     journal.close()
     wall.now += 50.0
     NoteJournal(path, wall=wall).close()
@@ -80,18 +81,40 @@ async def test_the_file_holds_no_more_than_what_lasts_when_it_is_opened(tmp_path
 
 
 @pytest.mark.parametrize(
-    "damage", [b"17", b"garbage\n\n \n9e9 a\n", b"\xff\xfe\x00", b"99999999999 half a li"]
+    "damage", [b"17", b"garbage\n\n \n9e9 a\n", b"\xff\xfe\x00", b"99999999999 0123456789"]
 )
 async def test_a_damaged_file_is_read_as_far_as_it_makes_sense(
     tmp_path: Path, damage: bytes
 ) -> None:
     path = tmp_path / "notes"
-    path.write_bytes(b"2000 good\n" + damage)
+    good, more = "0123456789abcdef01234567", "f" * 24
+    path.write_bytes(f"2000 {good}\n".encode() + damage)
     journal = NoteJournal(path, wall=Clock(1000.0))
-    assert "good" in dict(journal.notes())
-    await journal.append(["more"], 10.0)
+    assert dict(journal.notes()) == {good: 1000.0}
+    await journal.append([more], 10.0)
     journal.close()
-    assert {"good", "more"} <= dict(NoteJournal(path, wall=Clock(1000.0)).notes()).keys()
+    journal = NoteJournal(path, wall=Clock(1000.0))
+    assert dict(journal.notes()).keys() == {good, more}
+    journal.close()
+
+
+async def test_a_file_that_has_grown_is_written_anew_while_notes_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netmail_connmgr.adapters.memory_counters._SPARE_LINES", 50)
+    clock, path = Clock(0.0), tmp_path / "notes"
+    journal = NoteJournal(path)
+    counters = MemoryCounters(clock, journal=journal)
+    for _ in range(40):
+        clock.now += 20.0
+        await asyncio.gather(*(counters.note([f"key{number}"], 100.0) for number in range(10)))
+    await counters.forget(["key0"])
+    assert len(path.read_text().splitlines()) < 100
+    journal.close()
+    journal = NoteJournal(path)
+    again = MemoryCounters(Clock(5.0), journal=journal)
+    assert await again.noted([f"key{number}" for number in range(10)]) == [False] + [True] * 9
+    journal.close()
 
 
 async def test_a_full_disk_costs_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

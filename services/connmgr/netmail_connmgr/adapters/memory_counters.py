@@ -11,6 +11,8 @@ from netmail_connmgr.domain.counters import Count, Counted
 __all__ = ["MemoryCounters"]
 
 MAX_NOTES = 2_000_000
+_SPARE_LINES = 100_000
+"""Lines of the journal that count no more, before it is written anew."""
 _ABOUT = 0.1
 """Part of a note's time by which it may end early: it is not written anew for less."""
 
@@ -32,10 +34,11 @@ class MemoryCounters:
         self._notes: dict[bytes, int] = {}
         self._latest = 0
         self._journal = journal
+        self._writing_anew = False
         if journal is not None:
             now = clock()
             for key, seconds in journal.notes():
-                self._notes[_short(key)] = self._shared(now + seconds)
+                self._notes[bytes.fromhex(key)] = self._shared(now + seconds)
 
     def __len__(self) -> int:
         return len(self._windows) + len(self._notes)
@@ -53,13 +56,12 @@ class MemoryCounters:
             short = _short(key)
             if self._notes.get(short, 0) >= until - seconds * _ABOUT:
                 continue
-            new.append(key)
+            new.append(short)
             self._notes.pop(short, None)
             self._notes[short] = until
         while len(self._notes) > MAX_NOTES:
             del self._notes[next(iter(self._notes))]
-        if new and self._journal is not None:
-            await self._journal.append(new, seconds)
+        await self._write(new, seconds)
 
     async def noted(self, keys: Sequence[str]) -> Sequence[bool]:
         """Which of them are remembered."""
@@ -68,9 +70,9 @@ class MemoryCounters:
 
     async def forget(self, keys: Sequence[str]) -> int:
         """Sets counters to zero and forgets notes; how many there were."""
-        noted = [key for key in keys if self._notes.pop(_short(key), None) is not None]
-        if noted and self._journal is not None:
-            await self._journal.append(noted, 0.0)
+        shorts = [_short(key) for key in keys]
+        noted = [short for short in shorts if self._notes.pop(short, None) is not None]
+        await self._write(noted, 0.0)
         return sum(self._windows.forget(key) for key in keys) + len(noted)
 
     def drop_expired(self) -> None:
@@ -83,6 +85,22 @@ class MemoryCounters:
             over.append(key)
         for key in over:
             del self._notes[key]
+
+    async def _write(self, notes: Sequence[bytes], seconds: float) -> None:
+        journal = self._journal
+        if journal is None or not notes:
+            return
+        await journal.append([note.hex() for note in notes], seconds)
+        if journal.lines > 2 * len(self._notes) + _SPARE_LINES and not self._writing_anew:
+            self._writing_anew = True
+            try:
+                await journal.write_anew(self._left)
+            finally:
+                self._writing_anew = False
+
+    def _left(self) -> list[tuple[str, float]]:
+        now = self._clock()
+        return [(note.hex(), until - now) for note, until in self._notes.items() if until > now]
 
     def _count(self, count: Count, now: float) -> Counted:
         tally = self._windows.count(count.key, count.amount, count.window, now, limit=count.limit)
