@@ -26,6 +26,8 @@ class Node:
     folder: Path
     command: Sequence[str]
     login: Sequence[str] = ()
+    prefix: Sequence[str] = ()
+    """Of commands that run where the node does."""
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -34,7 +36,9 @@ class Node:
 
     def start(self) -> None:
         log = (self.folder / f"{self.port}.out").open("ab")
-        self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+        self.process = subprocess.Popen(
+            [*self.prefix, *self.command], stdout=log, stderr=log, cwd=self.folder
+        )
         log.close()
         eventually(self.answers, f"redis on port {self.port}")
 
@@ -43,7 +47,7 @@ class Node:
 
     def cli(self, *words: str | int, check: bool = True, timeout: float = 10) -> str:
         """What redis-cli says."""
-        command = ["redis-cli", "-p", str(self.port), *self.login, *map(str, words)]
+        command = [*self.prefix, "redis-cli", "-p", str(self.port), *self.login, *map(str, words)]
         try:
             done = subprocess.run(command, check=check, capture_output=True, timeout=timeout)
         except subprocess.TimeoutExpired:

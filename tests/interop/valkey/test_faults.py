@@ -261,7 +261,7 @@ async def test_replicas_that_are_wanted_and_are_not_there_are_missed(
 
 
 async def test_a_revocation_waits_for_a_replica_where_there_is_one(
-    redis: Node, store: ValkeyStore
+    redis: Node, config: ValkeyConfig, store: ValkeyStore
 ) -> None:
     """And where there is none it is done."""
     assert await store.revoke(RevokeOrder(ALICE, None, 0)) == 0
@@ -269,6 +269,9 @@ async def test_a_revocation_waits_for_a_replica_where_there_is_one(
     with one_redis(*options) as replica:
         await asyncio.to_thread(_online, redis)
         await register(store, epoch=None)
+        wanting = config.model_copy(update={"wait_replicas": 1})
+        async with valkey_store(wanting) as other:
+            assert (await register(other, BOB, OFFICE)).outcome is Outcome.REGISTERED
         assert await store.revoke(RevokeOrder(ALICE, None, 0)) == 1
         assert "alice" in replica.cli("HKEYS", replica.cli("KEYS", "*:marks"))
         replica.suspend()
