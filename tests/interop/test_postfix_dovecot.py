@@ -19,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import yaml
 
 from tests.interop.dovecot_host import DovecotHost, dovecot_host
 from tests.interop.postfix_host import PostfixHost, postfix_host
-from tests.support.installation import ROOT, RunningInstallation, installation
+from tests.support.installation import ROOT, RunningInstallation, free_port, installation
 from tests.support.namespaces import TwoHosts, two_hosts
 from tests.support.other_network import connect_from
 
@@ -47,6 +47,7 @@ LATER = (450, 451, 454)
 class Site:
     """A mail server of other makers' parts, with our Connection Manager."""
 
+    plan: "Plan"
     hosts: TwoHosts
     manager: RunningInstallation
     postfix: PostfixHost
@@ -168,16 +169,34 @@ def folder_for(path: Path, group: str) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def site(
-    hosts: TwoHosts, dovecot_example: str, *, workers: int = 0, patience: str = "1s"
-) -> Iterator[Site]:
-    """Connection Manager, Postfix and Dovecot on the server's host.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the three are to be set up.
 
-    Args:
+    Attributes:
+        dovecot: the example for Dovecot.
+        manager: the example for the Connection Manager.
         workers: processes of the front ends.
         patience: how long Postfix waits for an answer.
+        policy_port, report_port: by TCP, where that is no loopback.
     """
+
+    dovecot: str = "dovecot-policy.conf"
+    manager: str = "postfix-dovecot.yaml"
+    workers: int = 0
+    patience: str = "1s"
+    policy_port: int = field(default_factory=free_port)
+    report_port: int = field(default_factory=free_port)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether they talk by TCP and TLS."""
+        return self.manager == "postfix-dovecot-remote.yaml"
+
+
+@contextlib.contextmanager
+def site(hosts: TwoHosts, plan: Plan) -> Iterator[Site]:
+    """Connection Manager, Postfix and Dovecot on the server's host."""
     with (
         tempfile.TemporaryDirectory(prefix="netmail-site-") as name,
         contextlib.ExitStack() as stack,
@@ -189,7 +208,7 @@ def site(
         (root / "word").write_text(WORD + "\n")
         (root / "key").write_text(KEY + "\n")
         (root / "addresses").write_text("".join(f"{user} {user}\n" for user in USERS))
-        manager = stack.enter_context(_manager(hosts, root, policy, report, workers))
+        manager = stack.enter_context(_manager(hosts, plan, root, policy, report))
 
         def connects(port: int, greeting: bytes = b"") -> bool:
             try:
@@ -203,7 +222,7 @@ def site(
         dovecot = stack.enter_context(
             dovecot_host(
                 USERS,
-                _dovecot_settings(dovecot_example, root, report, manager),
+                _dovecot_settings(hosts, plan, root, report, manager),
                 listen=f"{hosts.server_v4} {hosts.server_v6}",
                 prefix=hosts.on_server(),
                 answers=connects,
@@ -211,28 +230,32 @@ def site(
         )
         postfix = stack.enter_context(
             postfix_host(
-                lambda _: _postfix_settings(root, policy, dovecot, patience),
+                lambda _: _postfix_settings(hosts, plan, root, policy, dovecot),
                 interfaces=f"{hosts.server_v4}, {hosts.server_v6}",
                 prefix=hosts.on_server(),
                 answers=lambda port: connects(port, b"220"),
             )
         )
-        yield Site(hosts, manager, postfix, dovecot)
+        yield Site(plan, hosts, manager, postfix, dovecot)
 
 
 def _manager(
-    hosts: TwoHosts, root: Path, policy: Path, report: Path, workers: int
+    hosts: TwoHosts, plan: Plan, root: Path, policy: Path, report: Path
 ) -> contextlib.AbstractContextManager[RunningInstallation]:
-    text = example(
-        "postfix-dovecot.yaml",
-        {
-            "/etc/netmail/addresses": str(root / "addresses"),
-            "/var/spool/postfix/netmail/policy": str(policy),
-            "/etc/netmail/trace-word": str(root / "word"),
-            "/etc/netmail/dovecot-key": str(root / "key"),
-            "/run/netmail/dovecot/report": str(report),
-        },
-    )
+    replaced = {
+        "/etc/netmail/addresses": str(root / "addresses"),
+        "/etc/netmail/trace-word": str(root / "word"),
+        "/etc/netmail/dovecot-key": str(root / "key"),
+    }
+    if plan.is_remote:
+        replaced["192.0.2.53:10040"] = f"{hosts.server_v4}:{plan.policy_port}"
+        replaced["192.0.2.53:9878"] = f"{hosts.server_v4}:{plan.report_port}"
+        replaced["192.0.2.25/32"] = f"{hosts.server_v4}/32"
+        replaced["/etc/netmail/tls/server"] = str(_certificate(root, hosts.server_v4))
+    else:
+        replaced["/var/spool/postfix/netmail/policy"] = str(policy)
+        replaced["/run/netmail/dovecot/report"] = str(report)
+    text = example(plan.manager, replaced)
 
     def change(data: dict[str, Any]) -> None:
         data.clear()
@@ -240,32 +263,52 @@ def _manager(
         # Nobody waits for a test's wrong passwords, and few are enough.
         (manager,) = data["connection_managers"]
         manager["guessing"] = {"address_deny_from": 6, "max_delay": 0}
-        manager["front_end_workers"] = workers
+        manager["front_end_workers"] = plan.workers
 
     return installation(root / "state", change=change, prefix=hosts.on_server())
 
 
-def _dovecot_settings(name: str, root: Path, report: Path, manager: RunningInstallation) -> str:
-    if name == "dovecot-policy.conf":
-        return example(
-            name, {"127.0.0.1:9878": f"127.0.0.1:{manager.port(9878)}", "dovecot-key\n": f"{KEY}\n"}
-        ).replace(f"/etc/netmail/{KEY}.", "/etc/netmail/dovecot-key.")
+def _certificate(root: Path, address: str) -> Path:
+    """A certificate that its own issuer vouches for: NAME.pem and NAME.key."""
+    name = root / "server"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", "/CN=cm1", "-addext", f"subjectAltName=IP:{address}",
+         "-out", f"{name}.pem", "-keyout", f"{name}.key"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return name
+
+
+def _dovecot_settings(
+    hosts: TwoHosts, plan: Plan, root: Path, report: Path, manager: RunningInstallation
+) -> str:
+    if plan.dovecot == "dovecot-policy.conf":
+        url, more = f"http://127.0.0.1:{manager.ports.get(9878)}/", ""
+        if plan.is_remote:
+            url = f"https://{hosts.server_v4}:{plan.report_port}/"
+            more = f"ssl_client_ca_file = {root}/server.pem\n"
+        replaced = {"http://127.0.0.1:9878/": url, "X-API-Key: dovecot-key": f"X-API-Key: {KEY}"}
+        return example(plan.dovecot, replaced) + more
     script = root / "post-login"
     script.write_text(
         example("dovecot-post-login.sh", {"/run/netmail/dovecot/report": str(report)})
     )
     script.chmod(0o755)
-    return example(name, {"/usr/local/lib/netmail/post-login": str(script)})
+    return example(plan.dovecot, {"/usr/local/lib/netmail/post-login": str(script)})
 
 
-def _postfix_settings(root: Path, policy: Path, dovecot: DovecotHost, patience: str) -> str:
+def _postfix_settings(
+    hosts: TwoHosts, plan: Plan, root: Path, policy: Path, dovecot: DovecotHost
+) -> str:
     checks = root / "header_checks"
     checks.write_text(example("postfix-header_checks", {"trace-word (": f"{WORD} ("}))
     checks.chmod(0o600)
+    where = f"inet:{hosts.server_v4}:{plan.policy_port}" if plan.is_remote else f"unix:{policy}"
     text = example(
         "postfix-main.cf",
         {
-            "unix:netmail/policy, timeout=10s": f"unix:{policy}, timeout={patience}",
+            "unix:netmail/policy, timeout=10s": f"{where}, timeout={plan.patience}",
             "/etc/postfix/netmail_header_checks": str(checks),
         },
     )
@@ -287,7 +330,7 @@ def hosts() -> Iterator[TwoHosts]:
 
 @pytest.fixture(scope="module")
 def server(hosts: TwoHosts) -> Iterator[Site]:
-    with site(hosts, "dovecot-policy.conf") as made:
+    with site(hosts, Plan()) as made:
         yield made
 
 
@@ -401,7 +444,7 @@ class TestAuthPolicy:
 
 def test_while_nobody_can_say_postfix_is_told_to_defer(hosts: TwoHosts) -> None:
     """The worker that Postfix asks is there, the process that owns the table stands still."""
-    with site(hosts, "dovecot-policy.conf", workers=1, patience="20s") as server:
+    with site(hosts, Plan(workers=1, patience="20s")) as server:
         assert server.imap("198.18.0.7") == "OK"
         assert server.relays("198.18.0.7")
         worker = server.manager.pids("netmail_connmgr", "--worker")
@@ -421,7 +464,7 @@ def test_while_nobody_can_say_postfix_is_told_to_defer(hosts: TwoHosts) -> None:
 def test_a_post_login_script_does_it_for_dovecots_without_a_policy(hosts: TwoHosts) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs the Debian package curl")
-    with site(hosts, "dovecot-post-login.conf") as server:
+    with site(hosts, Plan("dovecot-post-login.conf")) as server:
         assert not server.relays("198.18.0.7")
         assert server.imap("198.18.0.7") == "OK"
         wait_for(lambda: server.send("198.18.0.7")[0] == 250)
@@ -429,3 +472,18 @@ def test_a_post_login_script_does_it_for_dovecots_without_a_policy(hosts: TwoHos
         wait_for(lambda: server.relays("198.18.0.8", "bob@example.org"))
         assert server.imap("198.18.0.9", word="wrong") == "NO"
         assert not server.relays("198.18.0.9")
+
+
+def test_from_other_hosts_postfix_asks_by_tcp_and_dovecot_tells_by_tls(hosts: TwoHosts) -> None:
+    with site(hosts, Plan(manager="postfix-dovecot-remote.yaml")) as server:
+        assert not server.relays("198.18.0.7")
+        assert server.imap("198.18.0.7") == "OK"
+        assert server.relays("198.18.0.7")
+        # The client's host is none of those that may ask or tell.
+        for port in server.plan.policy_port, server.plan.report_port:
+            with (
+                server.connect("198.18.0.8", port) as connection,
+                contextlib.suppress(ConnectionError),
+            ):
+                connection.sendall(b"request=smtpd_access_policy\n\n")
+                assert connection.recv(1) == b""
