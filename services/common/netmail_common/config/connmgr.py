@@ -242,7 +242,7 @@ class ValkeyConfig(Section):
     ca_file: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
-    prefix: Annotated[str, Field(pattern=r"[A-Za-z0-9._-]*")] = "netmail"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = "netmail"
     """Of every key and channel."""
     timeout: Annotated[float, Field(gt=0, le=30)] = 2.0
     """Seconds for an answer."""

@@ -85,7 +85,7 @@ class XAuthOkConfig(Section):
 class MessagingServerConfig(Section):
     """One Messaging Server: a host name, its domains, its contexts and its agents."""
 
-    name: Annotated[str, Field(pattern=r"[a-z0-9][a-z0-9-]*")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     host_name: Domain
     domains: list[Domain] = Field(min_length=1)
     contexts: list[ContextConfig] = Field(min_length=1)
@@ -115,7 +115,7 @@ class MessagingServerConfig(Section):
 class Installation(Section):
     """A NetMail installation."""
 
-    installation: Annotated[str, Field(pattern=r"[a-z0-9][a-z0-9.-]*")] = "netmail"
+    installation: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "netmail"
     """Trust domain of the agents' certificates: spiffe://INSTALLATION/ROLE."""
     state_dir: Path = Path("var")
     """Where `netmail run` keeps everything; `--state` overrides it. Written {state} elsewhere."""

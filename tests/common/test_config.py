@@ -1,0 +1,54 @@
+"""The schema: names that go into certificates, files and keys of a store."""
+
+from typing import Any
+
+import pytest
+from netmail_common.config import ConfigError, Installation, parse_config
+
+
+def installation(name: str = "mail", trust_domain: str = "netmail", prefix: str = "x") -> Any:
+    return {
+        "installation": trust_domain,
+        "connection_managers": [
+            {
+                "name": "main",
+                "listen": ["127.0.0.1:0"],
+                "store": "valkey",
+                "valkey": {"addresses": ["127.0.0.1:1"], "prefix": prefix},
+            }
+        ],
+        "messaging_servers": [
+            {
+                "name": name,
+                "host_name": "mail.example.org",
+                "domains": ["example.org"],
+                "contexts": [{"name": "users"}],
+                "connection_manager": "main",
+                "nmap": {"listen": ["127.0.0.1:0"]},
+            }
+        ],
+    }
+
+
+def test_plain_names_are_taken() -> None:
+    parsed = parse_config(installation("mail-1", "netmail.example", "net_mail.1-a"))
+    assert isinstance(parsed, Installation)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "mail 1"),
+        ("name", "../mail"),
+        ("name", "Mail"),
+        ("name", ""),
+        ("name", "mail\n"),
+        ("trust_domain", "net/mail"),
+        ("trust_domain", "netmail\nx"),
+        ("prefix", "a{b}"),
+        ("prefix", "a b"),
+    ],
+)
+def test_other_names_stop_the_start(key: str, value: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_config(installation(**{key: value}))
