@@ -19,10 +19,11 @@ MAX_WATCHERS = 1000
 SNAPSHOTS_AT_ONCE = 2
 WRITE_TIMEOUT = 20.0
 """Seconds that a watcher may leave a message unread."""
+_FEW = 4
 _PAUSE_EACH = 0.0003
 _LONGEST_PAUSE = 0.02
-"""Seconds for changes to gather, for each stream and at most: however many streams there are, they
-are sent some thousands of messages a second, and a revocation is on its way at once."""
+"""Seconds for changes to gather, for each stream beyond the first few, and at most: however many
+streams there are, they are sent some thousands of messages a second."""
 _MODES = {
     pb.WATCH_MODE_FULL: "full",
     pb.WATCH_MODE_REVOCATIONS: "revocations",
@@ -97,7 +98,7 @@ class Watchers:
                 mode=start.mode,
                 snapshots=self._snapshots,
                 terms=self._terms(),
-                pause=lambda: min(_LONGEST_PAUSE, _PAUSE_EACH * self._count),
+                pause=lambda: min(_LONGEST_PAUSE, _PAUSE_EACH * max(0, self._count - _FEW)),
             )
             reader = WatchRequests(requests, wake)
             helpers = [
