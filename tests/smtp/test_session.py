@@ -356,7 +356,7 @@ async def test_a_directory_that_does_not_answer_means_451(start: Start) -> None:
 
 
 async def test_a_connection_manager_that_does_not_answer_means_451(start: Start) -> None:
-    async with start(smtp={"connmgr_timeout": 0.5}) as server:
+    async with start(smtp={"connmgr_timeout": 0.5, "replica_max_logins": 0}) as server:
         await server.login("alice", "127.0.0.7")
         await server.connmgr_server.stop(0)
         client = await server.connect(address="127.0.0.7")
