@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import RateLimit, RatesConfig
-from netmail_common.connmgr import LoginReplica, UserKey
+from netmail_common.connmgr import Connected, LoginReplica, Lost, UserKey
 from netmail_common.connmgr.gate import Admission, Door, Gate, RelayAnswer
 from netmail_common.connmgr.guarded_directory import GuardedDirectory
 from netmail_common.networks import AddressRules, NetworkMap
@@ -102,6 +102,19 @@ async def test_smtp_auth_keeps_its_address_open_and_is_reported_once(manager: Ma
         return (await agent.gate.succeeded(visitor(HOME, Door.SMTP), ALICE)).allowed
 
     await until(known)
+
+
+async def test_a_success_that_nobody_heard_of_is_told_again(manager: Manager) -> None:
+    agent = await manager.agent(Role.SMTP)
+    agent.gate.take(Lost())
+    await agent.gate.succeeded(visitor(HOME, Door.SMTP), ALICE)
+    await agent.gate.close()
+    assert agent.client.calls == 0
+    agent.gate.take(Connected("x", 900.0))
+    for _ in range(2):
+        await agent.gate.succeeded(visitor(HOME, Door.SMTP), ALICE)
+        await agent.gate.close()
+    assert agent.client.calls == 1
 
 
 async def test_what_is_known_outlives_the_connection_manager(

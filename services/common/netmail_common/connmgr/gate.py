@@ -194,7 +194,10 @@ class Gate:
         else:
             admission = _WELCOME
         if visitor.door in {Door.SMTP, Door.SUBMISSION} and self._is_news(user, network):
-            self._report(self._event(visitor, user=user, login_succeeded=pb.LoginSucceeded()))
+            event = self._event(visitor, user=user, login_succeeded=pb.LoginSucceeded())
+            self._report(event).add_done_callback(
+                lambda report: self._news_taken(report, (user, network))
+            )
         return admission
 
     async def failed(self, visitor: Visitor, user: UserKey | None, typed_name: str) -> float:
@@ -288,6 +291,13 @@ class Gate:
             return False
         _remember(self._welcomed, (user, network), now + _SUCCESS_COUNTS_FOR)
         return True
+
+    def _news_taken(
+        self, report: asyncio.Task[pb.EventResult | None], news: tuple[UserKey, bytes]
+    ) -> None:
+        """Of what nobody has heard the next login tells again."""
+        if report.cancelled() or report.result() is None:
+            self._welcomed.pop(news, None)
 
     async def _check(
         self, visitor: Visitor, *, user: UserKey | None = None, typed_name: str = ""
