@@ -79,6 +79,7 @@ class LegacyNames:
         self._setup = setup
         self._book = book
         self._default_context = default_context
+        self._map = book.map
         self._known = functools.lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
 
     def candidate(self, name: str, address: bytes, agent: str) -> Candidate:
@@ -86,14 +87,16 @@ class LegacyNames:
 
         Raises: NotAdmitted, for a name that none can have.
         """
-        user, server, domains = self._known(name)
-        known = self._book.map
+        if self._map is not self._book.map:
+            self._map = self._book.map
+            self._known.cache_clear()
+        user, server, addresses, domains = self._known(name)
         return Candidate(
             user=user,
             client_address=address,
             protocol=LoginProtocol.LEGACY_UDP,
-            addresses=known.addresses_of(user),
-            domains=(*domains, *known.domains_of(user)),
+            addresses=addresses,
+            domains=domains,
             messaging_server=server,
             agent=agent,
             # Each renews: none is a repetition of an earlier one.
@@ -106,14 +109,17 @@ class LegacyNames:
         name = user.name if user.context == self._default_context else str(user)
         return name if len(name.encode()) <= MAX_NAME_OCTETS else ""
 
-    def _look_up(self, name: str) -> tuple[UserKey, str, Sequence[str]]:
-        """The user, the Messaging Server that has him, and its domains."""
+    def _look_up(self, name: str) -> tuple[UserKey, str, Sequence[str], Sequence[str]]:
+        """The user, the Messaging Server that has him, his addresses and domains."""
         if not name:
-            return ANONYMOUS, "", ()
+            return ANONYMOUS, "", (), ()
         user = self._setup.user(name, self._default_context)
         check_user(user)
+        addresses, domains = self._map.addresses_of(user), self._map.domains_of(user)
         holder = self._setup.holder(user.context)
-        return (user, holder.name, holder.domains) if holder is not None else (user, "", ())
+        if holder is None:
+            return user, "", addresses, domains
+        return user, holder.name, addresses, (*holder.domains, *domains)
 
 
 class LegacyUdp:
