@@ -95,5 +95,10 @@ async def until(true: Callable[[], Awaitable[bool]], seconds: float = 20) -> Non
             await asyncio.sleep(0.01)
 
 
+async def holds(store: LoginStore, size: int) -> bool:
+    """Whether it has so many logins, as far as it knows."""
+    return await store.size() == size
+
+
 def places(count: int) -> Sequence[bytes]:
     return [bytes((198, 51, 100, number)) for number in range(count)]

@@ -183,16 +183,12 @@ class Valkey:
         raise StoreUnavailable("no server answers as the primary")
 
     async def replicas(self, partition: int) -> int:
-        """How many replicas the partition's primary has at the moment.
+        """How many replicas the partition's primary has that are up with it.
 
         Raises: StoreUnavailable.
         """
         (reply,) = await self.send(partition, [("INFO", "replication")])
-        for line in reply.decode().splitlines():
-            name, _, value = line.partition(":")
-            if name == "connected_slaves":
-                return int(value)
-        return 0
+        return int(reply.count(b",state=online,"))
 
     def replaced(self) -> None:
         """Another primary has taken over, and may have lost something."""

@@ -39,6 +39,10 @@ _MAX_EPOCH = 2**53
 """The scripts count in floating point."""
 
 
+_BAD = (struct.error, ValueError, TypeError, IndexError, OverflowError, RecursionError)
+"""What reading octets that are nobody's may raise."""
+
+
 class BadEntry(ValueError):
     """What the store has is nothing that we wrote."""
 
@@ -100,17 +104,19 @@ def read_login(
         address, protocol, server, addresses, keys, domains = json.loads(rest.decode())
         return Login(
             serial=int(serial),
-            profile=Profile(user, tuple(addresses), tuple(keys or addresses), frozenset(domains)),
+            profile=Profile(
+                user, _texts(addresses), _texts(keys or addresses), frozenset(_texts(domains))
+            ),
             place=place,
             client_address=bytes.fromhex(address) if address else network_of(place),
             protocol=LoginProtocol(protocol),
-            messaging_server=server,
+            messaging_server=str(server),
             session_id=session.decode(),
             verified=to_store(verified),
             expires=to_store(expires),
             credential_epoch=None if epoch == _NO_EPOCH else int(epoch),
         )
-    except (struct.error, ValueError, TypeError) as error:
+    except _BAD as error:
         raise BadEntry(f"not a login: {error}") from None
 
 
@@ -152,10 +158,10 @@ def read_revocation(subject: bytes, value: bytes, to_store: Callable[[float], fl
             network=subject[2:end] or None,
             credential_epoch=int(epoch),
             client_address=bytes.fromhex(address) or None,
-            prefix_length=prefix,
-            reason=reason,
+            prefix_length=int(prefix),
+            reason=str(reason),
         )
-    except (struct.error, ValueError, TypeError, IndexError) as error:
+    except _BAD as error:
         raise BadEntry(f"not a revocation: {error}") from None
 
 
@@ -172,6 +178,14 @@ def _rest(registration: Registration) -> bytes:
         sorted(profile.domains),
     ]
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    """Raises: TypeError, for anything but texts."""
+    "".join(values)
+    if isinstance(values, str):
+        raise TypeError("a text instead of texts")
+    return tuple(values)
 
 
 def _read_user(field: bytes) -> UserKey:
