@@ -212,7 +212,8 @@ class TestAnswers:
         answers = PolicyAnswers(self.STRICT)
         assert await ask(desk, answers, protocol_state="DATA") == "DUNNO"
         await log_in(desk)
-        assert await ask(desk, answers, protocol_state="DATA") == "PREPEND X-Auth-OK: alice"
+        for state in ("DATA", "BDAT"):
+            assert await ask(desk, answers, protocol_state=state) == "PREPEND X-Auth-OK: alice"
         await log_in(desk, "bob")
         named = await ask(desk, answers, protocol_state="DATA", sender="bob@example.org")
         assert named == "PREPEND X-Auth-OK: bob"

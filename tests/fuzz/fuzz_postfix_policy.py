@@ -74,6 +74,6 @@ def _check(request: PolicyRequest, action: str) -> None:
     assert b"\r" not in wire
     assert b"\0" not in wire
     if action.startswith("PREPEND"):
-        assert request.state == "DATA"
+        assert request.state in {"DATA", "BDAT"}
         assert action.startswith("PREPEND X-Auth-OK: ")
         assert action.isascii()

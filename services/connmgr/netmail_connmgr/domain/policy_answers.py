@@ -28,10 +28,13 @@ class Purpose(Enum):
 
 
 def purpose_of(request: PolicyRequest) -> Purpose:
-    """RCPT is about relaying, DATA (BDAT is none to Postfix) about the header; nothing else is."""
+    """RCPT is about relaying, DATA about the header; nothing else is.
+
+    Postfix 3.7 says DATA for BDAT too.
+    """
     if request.state == "RCPT":
         return Purpose.RELAY
-    return Purpose.TRACE if request.state == "DATA" else Purpose.OTHER
+    return Purpose.TRACE if request.state in {"DATA", "BDAT"} else Purpose.OTHER
 
 
 @dataclass(frozen=True, slots=True)
