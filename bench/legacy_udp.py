@@ -117,7 +117,8 @@ def _rows(event: Event, mine: list[Sent], peer: list[Sent]) -> Iterator[Result]:
     note = f"{LOGINS:,} logins, {WINDOW} under way, log level warning"
     rates = [one.rate for one in mine], [one.rate for one in peer]
     ours, theirs = map(statistics.median, rates)
-    yield Result(name, "1/s", ours, theirs, ours / theirs, TARGET, "uvloop echo", *rates, note)
+    target = TARGET if event.size == 368 else None
+    yield Result(name, "1/s", ours, theirs, ours / theirs, target, "uvloop echo", *rates, note)
     times = [one.microseconds for one in mine], [one.microseconds for one in peer]
     ours, theirs = map(statistics.median, times)
     name += ": processor time"
