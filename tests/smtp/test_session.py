@@ -62,7 +62,7 @@ async def test_a_login_from_a_shared_network_never_grants(start: Start) -> None:
 
 
 async def test_a_revoked_login_is_asked_about_again_at_the_end_of_the_data(start: Start) -> None:
-    async with start() as server:
+    async with start(smtp={"replica_max_logins": 0}) as server:
         await server.login("alice", "127.0.0.7")
         client = await server.connect(address="127.0.0.7")
         await client.say("MAIL FROM:<alice@example.org>")
