@@ -2,7 +2,7 @@
 
 from google.protobuf.descriptor import FileDescriptor
 from netmail.connmgr.v1 import connmgr_pb2
-from netmail.nmap.v1 import directory_pb2, mailbox_pb2, queue_pb2
+from netmail.nmap.v1 import backup_pb2, directory_pb2, mailbox_pb2, queue_pb2
 from netmail_common.roles import METHOD_ROLES, Role, role_of_uri, role_uri
 
 FILES: list[FileDescriptor] = [
@@ -10,6 +10,7 @@ FILES: list[FileDescriptor] = [
     directory_pb2.DESCRIPTOR,
     mailbox_pb2.DESCRIPTOR,
     queue_pb2.DESCRIPTOR,
+    backup_pb2.DESCRIPTOR,
 ]
 
 
@@ -72,6 +73,12 @@ def test_mailboxes_are_for_pop_imap_and_the_admin_alone() -> None:
     for name, roles in METHOD_ROLES.items():
         if "MailboxService" in name:
             assert roles == {Role.POP_IMAP, Role.ADMIN}
+
+
+def test_a_backup_is_for_the_admin_alone() -> None:
+    assert {roles for name, roles in METHOD_ROLES.items() if "BackupService" in name} == {
+        frozenset({Role.ADMIN})
+    }
 
 
 def test_a_role_is_read_from_its_uri_in_its_own_installation_only() -> None:

@@ -22,6 +22,7 @@ _CONNMGR = "netmail.connmgr.v1.ConnectionManagerService"
 _DIRECTORY = "netmail.nmap.v1.DirectoryService"
 _MAILBOX = "netmail.nmap.v1.MailboxService"
 _QUEUE = "netmail.nmap.v1.QueueService"
+_BACKUP = "netmail.nmap.v1.BackupService"
 
 _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
     _CONNMGR: {
@@ -55,6 +56,7 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
         (Role.DELIVER,): "Lease ReadMessage Report Deliver",
         (): "ListQueue GetQueueMessage RetryQueue HoldQueue ReleaseQueue RemoveQueue",
     },
+    _BACKUP: {(): "PrepareBackup ReadBackup EndBackup"},
     "grpc.health.v1.Health": {tuple(Role): "Check Watch List"},
     "grpc.reflection.v1alpha.ServerReflection": {(): "ServerReflectionInfo"},
     "grpc.reflection.v1.ServerReflection": {(): "ServerReflectionInfo"},

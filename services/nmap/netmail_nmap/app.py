@@ -7,7 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc
-from netmail.nmap.v1 import directory_pb2_grpc, mailbox_pb2_grpc, queue_pb2_grpc
+from netmail.nmap.v1 import (
+    backup_pb2_grpc,
+    directory_pb2_grpc,
+    mailbox_pb2_grpc,
+    queue_pb2_grpc,
+)
 from netmail_common.certificates import Identity
 from netmail_common.config import (
     ConfigError,
@@ -24,6 +29,7 @@ from netmail_common.roles import Role
 
 from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.authenticator import Authenticator
+from netmail_nmap.adapters.backup import StoreCopies
 from netmail_nmap.adapters.device_administration import (
     DeviceAdministration,
     DeviceUses,
@@ -32,13 +38,14 @@ from netmail_nmap.adapters.device_administration import (
 from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
+from netmail_nmap.adapters.grpc_backup import BackupService
 from netmail_nmap.adapters.grpc_directory import DirectoryService
 from netmail_nmap.adapters.grpc_mailbox import MailboxService
 from netmail_nmap.adapters.grpc_queue import QueueService
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.htpasswd import PasswordFileSource
 from netmail_nmap.adapters.revocations import revocation_sender
-from netmail_nmap.adapters.sqlite import Store, open_store
+from netmail_nmap.adapters.sqlite import Store, database_path, open_store
 from netmail_nmap.domain.credentials import HashParameters
 from netmail_nmap.domain.errors import NmapError, StoreUnavailable
 from netmail_nmap.domain.outcomes import QueueSettings
@@ -52,6 +59,7 @@ _SERVICES = (
     "netmail.nmap.v1.DirectoryService",
     "netmail.nmap.v1.MailboxService",
     "netmail.nmap.v1.QueueService",
+    "netmail.nmap.v1.BackupService",
 )
 
 _OLD_DEVICES_EVERY = 30.0
@@ -117,6 +125,8 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
         queue_service = QueueService(
             store, directory, max_message_size=config.nmap.max_message_size
         )
+        copies = StoreCopies(database_path(installation.store_url(server)))
+        stack.push_async_callback(copies.close)
 
         def register(grpc_server: grpc.aio.Server) -> None:
             directory_pb2_grpc.add_DirectoryServiceServicer_to_server(
@@ -124,6 +134,7 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
             )
             mailbox_pb2_grpc.add_MailboxServiceServicer_to_server(mailbox_service, grpc_server)
             queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_service, grpc_server)
+            backup_pb2_grpc.add_BackupServiceServicer_to_server(BackupService(copies), grpc_server)
 
         http_port = await stack.enter_async_context(http_server(config.nmap.http.listen, health))
         bound = await stack.enter_async_context(

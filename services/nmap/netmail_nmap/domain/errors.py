@@ -135,3 +135,27 @@ class InsufficientStorage(StoreUnavailable):
     default_status = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "INSUFFICIENT_STORAGE"
     default_message = "storage is full"
+
+
+class BackupUnderWay(NmapError):
+    """One copy of the store at a time."""
+
+    default_status = grpc.StatusCode.FAILED_PRECONDITION
+    default_reason = "BACKUP_UNDER_WAY"
+    default_message = "another backup is under way"
+
+
+class BackupGone(NmapError):
+    """No such copy: nobody read it for long, or the agent was restarted."""
+
+    default_status = grpc.StatusCode.NOT_FOUND
+    default_reason = "BACKUP_GONE"
+    default_message = "the backup is no longer there"
+
+
+class BackupNotSupported(NmapError):
+    """The store's engine is backed up with tools of its own."""
+
+    default_status = grpc.StatusCode.UNIMPLEMENTED
+    default_reason = "BACKUP_NOT_SUPPORTED"
+    default_message = "this store is backed up with its database's own tools"

@@ -1,6 +1,7 @@
 """The store on SQLite: one file, one process, one writer thread, readers beside it."""
 
 from netmail_nmap.adapters.sqlite._core import Core
+from netmail_nmap.adapters.sqlite._engine import database_path, exclusive, make_engine, prepare
 from netmail_nmap.adapters.sqlite._events import UserEnded
 from netmail_nmap.adapters.sqlite._mailboxes import create_defaults, remove_all
 from netmail_nmap.adapters.sqlite._readers import Readers, Snapshot
@@ -20,8 +21,12 @@ __all__ = [
     "UserEnded",
     "Writer",
     "create_defaults",
+    "database_path",
+    "exclusive",
     "id_list",
     "ids_of",
+    "make_engine",
     "open_store",
+    "prepare",
     "remove_all",
 ]
