@@ -158,6 +158,22 @@ async def test_a_failover_that_was_ordered_is_followed(
         assert store.instance_id == other.instance_id
 
 
+async def test_a_sentinel_that_stands_still_holds_up_nobody(
+    redis: Sentinels, store: ValkeyStore
+) -> None:
+    await register(store)
+    redis.sentinels[0].suspend()
+    slowest = 0.0
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        assert await live(store) == {ALICE}
+        slowest = max(slowest, time.monotonic() - begun)
+        await asyncio.sleep(0.01)
+    redis.sentinels[0].resume()
+    assert slowest < 0.45, "a look at the Sentinels takes no longer than the answers"
+
+
 async def test_two_dead_sentinels_hurt_nobody_and_none_makes_nobody_allowed(
     redis: Sentinels, config: ValkeyConfig, store: ValkeyStore
 ) -> None:

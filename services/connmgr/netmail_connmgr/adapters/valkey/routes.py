@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Protocol
 
 from netmail_common.config import ConfigError, ValkeyConfig
@@ -21,6 +21,8 @@ __all__ = ["ClusterRoute", "Route", "SentinelRoute", "SingleRoute", "partition_t
 
 CLUSTER_PARTITIONS = 16
 _SLOTS = 16_384
+_SOON = 0.2
+"""Seconds within which a Sentinel answers that is as near as the first."""
 
 
 def partition_tags(count: int) -> tuple[str, ...]:
@@ -50,7 +52,13 @@ class Route(Protocol):
         """
 
     def look_again(self) -> None:
-        """Finds the primaries anew before the next call: one may have been replaced unnoticed."""
+        """Finds the primaries anew before the next call: the one that was called is none."""
+
+    async def look(self) -> None:
+        """Finds the primaries anew, while calls go on: one may have been replaced unnoticed.
+
+        Raises: WireError.
+        """
 
     def moved(self, partition: int, server: Server) -> None:
         """A server named another one for a partition."""
@@ -79,6 +87,9 @@ class SingleRoute:
     def look_again(self) -> None:
         """There is no other."""
 
+    async def look(self) -> None:
+        """There is no other."""
+
     def moved(self, partition: int, server: Server) -> None:
         """It is no cluster."""
 
@@ -97,10 +108,19 @@ class _LearntRoute:
         self._doubted = True
 
     def look_again(self) -> None:
-        """Asks anew before the next call, though nothing is wrong."""
+        """Asks anew before the next call."""
         self._doubted = True
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Asks anew, while calls go on.
+
+        Raises: WireError.
+        """
+        async with self._lock:
+            await self._learn()
+            self._doubted = False
+
+    async def _look_if_doubted(self) -> None:
         async with self._lock:
             if self._doubted:
                 await self._learn()
@@ -130,7 +150,7 @@ class SentinelRoute(_LearntRoute):
     async def primary(self, partition: int) -> Server:  # noqa: ARG002 - there is one
         """The primary by the newest word of all Sentinels that answer."""
         if self._doubted:
-            await self._look()
+            await self._look_if_doubted()
         if self._primary is None:
             raise WireError("no Sentinel knows the primary")
         return self._primary
@@ -143,13 +163,8 @@ class SentinelRoute(_LearntRoute):
         await self._wire.close()
 
     async def _learn(self) -> None:
-        answers = await asyncio.gather(
-            *(
-                self._ask(sentinel, "SENTINEL", "MASTER", self._service)
-                for sentinel in self._addresses
-            ),
-            return_exceptions=True,
-        )
+        command = ("SENTINEL", "MASTER", self._service)
+        answers = await _answers([self._ask(one, *command) for one in self._addresses])
         found = [_fields(answer) for answer in answers if isinstance(answer, list)]
         if not found:
             raise WireError(f"no Sentinel knows {self._service!r}: {answers[0]}")
@@ -171,7 +186,7 @@ class ClusterRoute(_LearntRoute):
     async def primary(self, partition: int) -> Server:
         """The primary of a partition's slot."""
         if self._doubted:
-            await self._look()
+            await self._look_if_doubted()
         try:
             return self._primaries[partition]
         except KeyError:
@@ -207,7 +222,26 @@ class ClusterRoute(_LearntRoute):
             for partition, slot in enumerate(self._slots):
                 if first <= slot <= last:
                     self._primaries[partition] = servers[0]
-        self._known = list(nodes)
+        self._known = [asked, *nodes]
+
+
+async def _answers(questions: Sequence[Coroutine[None, None, Reply]]) -> list[Reply]:
+    """Answers and errors of all that answer soon after the first: one may never."""
+    tasks = [asyncio.create_task(question) for question in questions]
+    try:
+        pending = set(tasks)
+        while pending and not any(_has_answered(task) for task in tasks):
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if pending:
+            await asyncio.wait(pending, timeout=_SOON)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _has_answered(task: asyncio.Task[Reply]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def _fields(reply: list[Reply]) -> dict[str, str]:

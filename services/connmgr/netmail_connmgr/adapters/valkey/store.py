@@ -223,7 +223,11 @@ class ValkeyStore:
         primaries: dict[int, Server] = {}
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            self._valkey.route.look_again()
+            try:
+                await self._valkey.route.look()
+            except StoreUnavailable:
+                # Nobody says who is the primary: then nothing may be decided.
+                self._valkey.route.look_again()
             for number, follower in enumerate(self._followers):
                 with contextlib.suppress(StoreUnavailable):
                     primary = await self._valkey.route.primary(number)
