@@ -19,9 +19,11 @@ from pathlib import Path
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.certificates import Identity, LocalAuthority
+from netmail_common.config import LogConfig
 from netmail_common.connmgr import ConnectionManagerClient, LoginReplica
 from netmail_common.connmgr.model import Binding, CheckedSender, SenderQuestion
 from netmail_common.grpc_client import Channel
+from netmail_common.logging import configure_logging
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 
@@ -209,5 +211,6 @@ def _login(number: int) -> pb.LoginRegistration:
 _PARTS = {"whole": _whole, "revocation": _revocation}
 
 if __name__ == "__main__":
+    configure_logging(LogConfig(level="warning"), service="smtp", instance="bench")
     figures = asyncio.run(_PARTS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3])))
     print(json.dumps(figures))
