@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from netmail.connmgr.v1 import connmgr_pb2_grpc
-from netmail.nmap.v1 import directory_pb2_grpc, queue_pb2_grpc
+from netmail.nmap.v1 import (
+    backup_pb2_grpc,
+    directory_pb2_grpc,
+    mailbox_pb2_grpc,
+    queue_pb2_grpc,
+)
 from netmail_common.certificates import Identity
 from netmail_common.config import Installation, MessagingServerConfig
 from netmail_common.grpc_client import Channel
@@ -61,6 +66,18 @@ class Administrator:
         """The queue of a Messaging Server's NMAP agent."""
         channel = self._channel(server.nmap.target, Role.NMAP)
         return queue_pb2_grpc.QueueServiceStub(channel.raw)
+
+    def mailboxes(
+        self, server: MessagingServerConfig
+    ) -> "mailbox_pb2_grpc.MailboxServiceAsyncStub":
+        """The mail store of a Messaging Server's NMAP agent."""
+        channel = self._channel(server.nmap.target, Role.NMAP)
+        return mailbox_pb2_grpc.MailboxServiceStub(channel.raw)
+
+    def backups(self, server: MessagingServerConfig) -> "backup_pb2_grpc.BackupServiceAsyncStub":
+        """Copies of the store of a Messaging Server's NMAP agent."""
+        channel = self._channel(server.nmap.target, Role.NMAP)
+        return backup_pb2_grpc.BackupServiceStub(channel.raw)
 
     def connection_manager(self, name: str) -> "connmgr_pb2_grpc.ConnectionManagerServiceAsyncStub":
         """A Connection Manager. Raises: KeyError."""

@@ -5,6 +5,7 @@ import platform
 
 import typer
 
+from netmail_cli.commands.backup import backup, restore
 from netmail_cli.commands.certificates import certificates_app
 from netmail_cli.commands.configuration import config_app
 from netmail_cli.commands.demo import demo
@@ -34,6 +35,8 @@ login_app.command("explain")(explain)
 login_app.command("history")(history)
 app.add_typer(login_app, name="login")
 app.add_typer(queue_app, name="queue")
+app.command("backup")(backup)
+app.command("restore")(restore)
 app.add_typer(config_app, name="config")
 app.add_typer(certificates_app, name="certificates")
 
