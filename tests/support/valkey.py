@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installation import free_port
+from tests.support.installation import _claim, _is_free, free_port
 
 START_TIMEOUT = 30.0
 
@@ -180,7 +180,7 @@ def cluster(primaries: int = 3, replicas: int = 1) -> Iterator[list[Node]]:
     with redis_folder() as folder:
         nodes = []
         for _ in range(primaries * (1 + replicas)):
-            port = free_port()
+            port = _cluster_port()
             nodes.append(
                 server(
                     folder,
@@ -234,3 +234,13 @@ def _serves_slots(node: Node) -> bool:
 
 def _replicating(nodes: Sequence[Node]) -> int:
     return sum("master_link_status:up" in node.cli("INFO", "replication") for node in nodes)
+
+
+def _cluster_port() -> int:
+    """A free port whose neighbour for the cluster's bus, 10000 above, is free too."""
+    while True:
+        port = free_port()
+        bus = port + 10_000
+        # Above 32000 the kernel gives ports to clients.
+        if bus < 32_000 and _claim(bus) and _is_free(bus):
+            return port
