@@ -36,7 +36,11 @@ class ValkeyFeed:
         self.position = revision if revision is not None and self.resumed else 0
 
     async def snapshot(self, *, logins: bool) -> Snapshot:
-        """The table to begin with, with its logins or without; moves the position."""
+        """The table to begin with, with its logins or without; moves the position.
+
+        Raises: StoreUnavailable.
+        """
+        await self._store.sync()
         mirror = self._store.mirror
         self._log = mirror.log
         self.position = self._log.revision

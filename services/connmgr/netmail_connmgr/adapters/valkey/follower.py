@@ -180,7 +180,7 @@ class Follower:
     async def _load(self) -> None:
         """Reads the whole partition, a page at a time, then what has changed meanwhile."""
         self.loaded = self.partition.leapt = False
-        self._mirror.clear(self._number)
+        await self._mirror.clear(self._number)
         part = self._mirror.parts[self._number]
         position: At | None = None
         after = b""

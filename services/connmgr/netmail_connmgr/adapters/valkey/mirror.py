@@ -1,7 +1,8 @@
 """This process's copy of the table, for those who watch it."""
 
+import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from netmail_common.connmgr.model import Login, Revocation
 from netmail_common.connmgr.packed import LoginPacker, key_end, login_key, origin_of
@@ -14,6 +15,7 @@ from netmail_connmgr.domain.marks import MARK_LIFETIME
 __all__ = ["Mirror", "PartitionMirror"]
 
 _EXPIRED_AT_ONCE = 256
+_CLEARED_AT_ONCE = 5000
 
 _Subject = tuple[object, object, bool]
 
@@ -71,10 +73,14 @@ class PartitionMirror:
                 return
             del self._marks[subject]
 
-    def clear(self) -> None:
-        """Forgets the logins. Revocations stay: what is known of them outlives the store."""
-        for slot in list(self._records.slots_after(0)):
-            self._take_out(slot)
+    def clear(self) -> Iterator[None]:
+        """Forgets the logins, some at each step. Revocations stay: they outlive the store."""
+        gone, self._records = self._records, LoginRecords()
+        for number, record in enumerate(gone.all()):
+            if record:
+                self._packer.origins.release(origin_of(record, key_end(record)))
+            if number % _CLEARED_AT_ONCE == 0:
+                yield
 
     def _take_out(self, slot: int) -> None:
         record = self._records.remove(slot)
@@ -105,10 +111,11 @@ class Mirror:
         self.first = self.log.revision = secrets.randbits(60)
         self.clock_id = secrets.token_hex(16)
 
-    def clear(self, number: int) -> None:
+    async def clear(self, number: int) -> None:
         """Forgets the logins of a partition, which are to be read anew."""
-        self.parts[number].clear()
         self.begin_anew()
+        for _ in self.parts[number].clear():
+            await asyncio.sleep(0)
 
     def apply(self, number: int, entries: Sequence[Entry], *, told: bool) -> None:
         """Takes changes of a partition; TOLD: to be told to those who watch."""
