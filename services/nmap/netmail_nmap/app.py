@@ -37,7 +37,7 @@ from netmail_nmap.adapters.device_administration import (
 )
 from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
-from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
+from netmail_nmap.adapters.directory_store import SqlDirectoryStore
 from netmail_nmap.adapters.grpc_backup import BackupService
 from netmail_nmap.adapters.grpc_directory import DirectoryService
 from netmail_nmap.adapters.grpc_mailbox import MailboxService
@@ -45,7 +45,7 @@ from netmail_nmap.adapters.grpc_queue import QueueService
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.htpasswd import PasswordFileSource
 from netmail_nmap.adapters.revocations import revocation_sender
-from netmail_nmap.adapters.sqlite import Store, database_path, open_store
+from netmail_nmap.adapters.sql import Store, database_path, open_store
 from netmail_nmap.domain.credentials import HashParameters
 from netmail_nmap.domain.errors import NmapError, StoreUnavailable
 from netmail_nmap.domain.outcomes import QueueSettings
@@ -221,7 +221,7 @@ async def _directory(
                 for domain in other.domains
             ),
         ),
-        SqliteDirectoryStore(store.core),
+        SqlDirectoryStore(store.core),
         files,
         config.nmap.default_quota,
     )

@@ -7,7 +7,7 @@ from netmail_common.command_line import agent_parser, read_arguments
 from netmail_common.lifecycle import EXIT_CONFIG
 
 from netmail_nmap.adapters.restore import RestoreRefused, restore_store
-from netmail_nmap.adapters.sqlite import database_path
+from netmail_nmap.adapters.sql import database_path
 from netmail_nmap.domain.errors import StoreUnavailable
 
 __all__ = ["main"]

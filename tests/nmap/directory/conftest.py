@@ -11,10 +11,10 @@ from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.device_administration import DeviceUses
 from netmail_nmap.adapters.device_passwords import DevicePasswords
 from netmail_nmap.adapters.directory import UserDirectory
-from netmail_nmap.adapters.directory_store import SqliteDirectoryStore
+from netmail_nmap.adapters.directory_store import SqlDirectoryStore
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.htpasswd import PasswordFileSource
-from netmail_nmap.adapters.sqlite import Store, open_store
+from netmail_nmap.adapters.sql import Store, open_store
 from netmail_nmap.domain.credentials import HashParameters
 from netmail_nmap.domain.recipients import DirectorySettings
 
@@ -71,7 +71,7 @@ def directory_with(store: Store) -> Callable[..., UserDirectory]:
             separator=separator,
             other_domains=frozenset({"branch.example.org"}),
         )
-        return UserDirectory(settings, SqliteDirectoryStore(store.core), files or {}, default_quota)
+        return UserDirectory(settings, SqlDirectoryStore(store.core), files or {}, default_quota)
 
     return make
 

@@ -15,7 +15,7 @@ from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.htpasswd import PasswordFileSource
-from netmail_nmap.adapters.sqlite import Store
+from netmail_nmap.adapters.sql import Store
 from netmail_nmap.domain.credentials import is_known_hash, verify_password
 from netmail_nmap.domain.delivery import Expansion
 from netmail_nmap.domain.directory_errors import BackendReadOnly

@@ -14,7 +14,7 @@ from netmail_common.http_server import Health
 from netmail_common.roles import Role
 from netmail_nmap.adapters.grpc_mailbox import MailboxService
 from netmail_nmap.adapters.grpc_queue import QueueService
-from netmail_nmap.adapters.sqlite import Store, Transaction, open_store
+from netmail_nmap.adapters.sql import Store, Transaction, open_store
 from netmail_nmap.domain.delivery import Expansion
 
 MAX_SIZE = 3_000_000

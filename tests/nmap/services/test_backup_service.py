@@ -18,7 +18,7 @@ from netmail_common.grpc_errors import error_reason
 from netmail_common.roles import Role
 from netmail_nmap.adapters.backup import MAX_READ, StoreCopies
 from netmail_nmap.adapters.restore import RestoreRefused, restore_store
-from netmail_nmap.adapters.sqlite import Store, open_store
+from netmail_nmap.adapters.sql import Store, open_store
 from netmail_nmap.app import nmap_agent
 from netmail_nmap.domain.delivery import Envelope, Expansion, QueueFilter, Recipient, Submission
 from netmail_nmap.domain.errors import BackupGone, StoreUnavailable

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from netmail.nmap.v1 import mailbox_pb2 as pb
 from netmail_common.grpc_errors import error_reason
-from netmail_nmap.adapters.sqlite import Transaction, UserEnded
+from netmail_nmap.adapters.sql import Transaction, UserEnded
 
 from tests.nmap.services.conftest import MAX_SIZE, Agent
 

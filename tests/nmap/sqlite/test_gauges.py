@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from netmail_nmap.adapters.sqlite import open_store
-from netmail_nmap.adapters.sqlite._gauges import Gauges
+from netmail_nmap.adapters.sql import open_store
+from netmail_nmap.adapters.sql._gauges import Gauges
 from netmail_nmap.domain.delivery import (
     DeliveryOutcome,
     Envelope,
@@ -48,10 +48,10 @@ async def test_queue_items_are_counted_by_state(tmp_path: Path) -> None:
         )
         await store.queue.report([ItemReport(deferred.lease_id, deferred.fence, (said,))], {})
         clock.now += 10
-        await Gauges(store.core, path).look()
+        await Gauges(store.core, lambda _: path.stat().st_size).look()
         assert items() == {"ready": 2, "leased": 1, "deferred": 1, "held": 1}
         assert REGISTRY.get_sample_value("netmail_nmap_queue_oldest_due_seconds") == 10
         await store.queue.remove(QueueFilter(), bounce=False, senders={})
-        await Gauges(store.core, path).look()
+        await Gauges(store.core, lambda _: path.stat().st_size).look()
         assert items() == dict.fromkeys(("ready", "leased", "deferred", "held"), 0)
     assert (REGISTRY.get_sample_value("netmail_nmap_store_bytes") or 0) > 0

@@ -5,8 +5,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from netmail_nmap.adapters.sqlite import Store, Transaction, open_store
-from netmail_nmap.adapters.sqlite._sweeper import Sweeper
+from netmail_nmap.adapters.sql import Store, Transaction, open_store
+from netmail_nmap.adapters.sql._sweeper import Sweeper
 from netmail_nmap.domain.delivery import (
     DeliveryOutcome,
     Envelope,

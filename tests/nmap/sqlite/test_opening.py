@@ -15,8 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from netmail_nmap import migrations
 from netmail_nmap.adapters.schema import metadata
-from netmail_nmap.adapters.sqlite import Store, Transaction, open_store
-from netmail_nmap.adapters.sqlite._sweeper import Sweeper
+from netmail_nmap.adapters.sql import Store, Transaction, open_store
+from netmail_nmap.adapters.sql._sweeper import Sweeper
 from netmail_nmap.domain.delivery import Envelope, Expansion, QueueFilter, Recipient, Submission
 from netmail_nmap.domain.errors import StoreUnavailable
 from netmail_nmap.domain.mail import AppendTarget, OpenRequest
@@ -248,7 +248,7 @@ async def test_object_ids_are_never_given_twice(tmp_path: Path) -> None:
 
 _WRITER = """
 import asyncio, sys
-from netmail_nmap.adapters.sqlite import open_store
+from netmail_nmap.adapters.sql import open_store
 from netmail_nmap.domain.delivery import Envelope, Expansion, Recipient, Submission
 
 async def main(url):

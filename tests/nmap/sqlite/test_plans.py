@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from netmail_nmap import migrations
-from netmail_nmap.adapters import sqlite
-from netmail_nmap.adapters.sqlite import Statement
+from netmail_nmap.adapters import sql
+from netmail_nmap.adapters.sql import Statement
 
 SMALL = {"sqlite_sequence", "orphans", "store_meta"}
 """Tables that a statement may walk through: at a start, or because they have a few rows."""
@@ -18,8 +18,8 @@ COUNTING = {"_gauges._COUNT"}
 
 
 def statements() -> Iterator[tuple[str, Statement]]:
-    for found in pkgutil.iter_modules(sqlite.__path__):
-        module = importlib.import_module(f"{sqlite.__name__}.{found.name}")
+    for found in pkgutil.iter_modules(sql.__path__):
+        module = importlib.import_module(f"{sql.__name__}.{found.name}")
         for name, value in vars(module).items():
             values = value.values() if isinstance(value, dict) else value
             for each in values if isinstance(value, dict | tuple) else [value]:
@@ -66,7 +66,7 @@ def test_every_table_is_read_through_an_index(connection: sa.Connection) -> None
 
 
 def test_what_changed_is_found_by_modseq(connection: sa.Connection) -> None:
-    listings = importlib.import_module(f"{sqlite.__name__}._messages")._LISTINGS
+    listings = importlib.import_module(f"{sql.__name__}._messages")._LISTINGS
     for (_, _, changed), statement in listings.items():
         by_modseq = any("modseq>?" in step for step in plan(connection, statement))
         assert by_modseq == changed

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from netmail_nmap.adapters.sqlite import Store, Transaction, open_store
+from netmail_nmap.adapters.sql import Store, Transaction, open_store
 from netmail_nmap.domain.delivery import (
     Envelope,
     Expansion,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from netmail_nmap.adapters.schema import users
-from netmail_nmap.adapters.sqlite import Transaction, open_store
+from netmail_nmap.adapters.sql import Transaction, open_store
 from netmail_nmap.domain.outcomes import QueueSettings
 from netmail_nmap.domain.retry import RetrySchedule
 from netmail_nmap.domain.store import MailStore, QueueStore

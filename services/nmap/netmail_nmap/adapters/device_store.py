@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import device_passwords
-from netmail_nmap.adapters.sqlite import Driver, Statement
+from netmail_nmap.adapters.sql import Driver, Statement
 from netmail_nmap.domain.devices import Device, DeviceUse, NewDevice
 
 __all__ = [

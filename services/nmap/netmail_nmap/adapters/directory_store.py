@@ -14,16 +14,19 @@ from netmail_nmap.adapters.schema import (
     user_addresses,
     users,
 )
-from netmail_nmap.adapters.sqlite import (
+from netmail_nmap.adapters.sql import (
     Core,
+    DirectoryChanged,
     Driver,
     Snapshot,
     Statement,
     Transaction,
     UserEnded,
     create_defaults,
+    greater_of,
     id_list,
     ids_of,
+    names_of,
     remove_all,
 )
 from netmail_nmap.domain.devices import DeviceUse, NewDevice
@@ -73,7 +76,7 @@ _FIRST = Statement(
 )
 _OF_CONTEXT = Statement(_SELECT.where(users.c.context == _bind("context")).order_by(users.c.id))
 _PAGE = Statement(
-    _SELECT.where(users.c.context.in_(ids_of("contexts")), users.c.id > _bind("after"))
+    _SELECT.where(users.c.context.in_(names_of("contexts")), users.c.id > _bind("after"))
     .order_by(users.c.id)
     .limit(_bind("count"))
 )
@@ -101,7 +104,7 @@ _ACKNOWLEDGED = Statement(
 )
 
 
-class SqliteUserLookup:
+class SqlUserLookup:
     """Users in one snapshot or transaction, for its thread only."""
 
     def __init__(self, driver: Driver) -> None:
@@ -158,7 +161,7 @@ class SqliteUserLookup:
         )
 
 
-class SqliteUserChanges(SqliteUserLookup):
+class SqlUserChanges(SqlUserLookup):
     """Users in the open write transaction."""
 
     def __init__(self, core: Core, transaction: Transaction) -> None:
@@ -272,7 +275,7 @@ class SqliteUserChanges(SqliteUserLookup):
 
         Once for each password. Returns: how many users.
         """
-        ended = device_store.due_devices(self._connection, now)
+        ended = sorted(device_store.due_devices(self._connection, now))
         for user_id in ended:
             self._revoke(user_id)
         return len(ended)
@@ -282,7 +285,7 @@ class SqliteUserChanges(SqliteUserLookup):
 
     def _revoke(self, user_id: int) -> None:
         """Raises the epoch, remembers to tell the Connection Managers, ends open sessions."""
-        epoch = sa.func.max(users.c.credential_epoch + 1, self._now_ms)
+        epoch = greater_of(users.c.credential_epoch + 1, self._now_ms)
         self._update(user_id, credential_epoch=epoch)
         self._connection.execute(
             sa.insert(pending_revocations).from_select(
@@ -298,17 +301,16 @@ class SqliteUserChanges(SqliteUserLookup):
         self._transaction.events.append(UserEnded(user_id))
 
 
-class SqliteDirectoryStore:
+class SqlDirectoryStore:
     """Implements `DirectoryStore` beside the mail store, in the same database."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._version = 0
 
     @property
-    def version(self) -> int:
-        """Grows with each change of users: no other process has the database."""
-        return self._version
+    def version(self) -> int | None:
+        """Grows with each change of users; None: another process may have changed them."""
+        return self._core.directory_version.value
 
     async def read(self, work: Callable[[UserLookup], T]) -> T:
         """Runs WORK on one snapshot, off the event loop.
@@ -317,7 +319,7 @@ class SqliteDirectoryStore:
         """
 
         def on_snapshot(snapshot: Snapshot) -> T:
-            return work(SqliteUserLookup(snapshot.driver))
+            return work(SqlUserLookup(snapshot.driver))
 
         return await self._core.readers.run(on_snapshot)
 
@@ -328,12 +330,13 @@ class SqliteDirectoryStore:
         """
 
         def in_transaction(transaction: Transaction) -> T:
-            return work(SqliteUserChanges(self._core, transaction))
+            transaction.events.append(DirectoryChanged())
+            return work(SqlUserChanges(self._core, transaction))
 
         try:
             return await self._core.writer.run(in_transaction)
         finally:
-            self._version += 1
+            self._core.directory_version.changed()
 
     async def devices_used(self, uses: Mapping[int, tuple[int, str]]) -> None:
         """Stores when and from where devices were used; no login depends on it.
@@ -349,7 +352,7 @@ class SqliteDirectoryStore:
     ) -> list[UserRecord]:
         """Users by ascending id."""
         return await self._core.readers.run(
-            lambda snapshot: SqliteUserLookup(snapshot.driver).page(contexts, after_id, limit)
+            lambda snapshot: SqlUserLookup(snapshot.driver).page(contexts, after_id, limit)
         )
 
     async def count_users(self, context: str) -> int:

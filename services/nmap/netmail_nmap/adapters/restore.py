@@ -13,7 +13,7 @@ from typing import BinaryIO
 from alembic.script import ScriptDirectory
 
 from netmail_nmap import migrations
-from netmail_nmap.adapters.sqlite import exclusive, make_engine, prepare
+from netmail_nmap.adapters.sql import exclusive, make_engine, prepare
 from netmail_nmap.domain.errors import StoreUnavailable
 
 __all__ = ["RestoreRefused", "Restored", "restore_store"]

@@ -8,19 +8,19 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import expunged, mailboxes, messages, users
-from netmail_nmap.adapters.sqlite import _bodies, _mailboxes, _messages
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._flags import FlagNames, flags_to_mask, translate_mask
-from netmail_nmap.adapters.sqlite._mailboxes import ORPHAN_GRACE_MS, MailboxRow
-from netmail_nmap.adapters.sqlite._messages import Filing
-from netmail_nmap.adapters.sqlite._statements import (
+from netmail_nmap.adapters.sql import _bodies, _mailboxes, _messages
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._flags import FlagNames, flags_to_mask, translate_mask
+from netmail_nmap.adapters.sql._mailboxes import ORPHAN_GRACE_MS, MailboxRow
+from netmail_nmap.adapters.sql._messages import Filing
+from netmail_nmap.adapters.sql._statements import (
     BulkInsert,
     Driver,
     Statement,
     id_list,
     ids_of,
 )
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.errors import OverQuota, UserNotFound
 from netmail_nmap.domain.mail import (
     DELETED,

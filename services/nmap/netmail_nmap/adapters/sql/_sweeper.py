@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from netmail_common.logging import get_logger
 
 from netmail_nmap.adapters.schema import accepted
-from netmail_nmap.adapters.sqlite import _bodies
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._statements import Driver, Statement
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.errors import StoreUnavailable
 
 _BODIES_AT_ONCE = 200
@@ -22,14 +22,15 @@ _INTERVAL = 5.0
 _PAUSE = 0.02
 """Seconds between the parts of one sweep: others write in between."""
 
+_EXPIRED = (
+    sa.select(accepted.c.message_id, accepted.c.recipient)
+    .where(accepted.c.expires_at <= sa.bindparam("now"))
+    .limit(sa.bindparam("most"))
+    # Two processes sweep different ones.
+    .with_for_update(skip_locked=True)
+)
 _EXPIRE = Statement(
-    sa.delete(accepted).where(
-        sa.tuple_(accepted.c.message_id, accepted.c.recipient).in_(
-            sa.select(accepted.c.message_id, accepted.c.recipient)
-            .where(accepted.c.expires_at <= sa.bindparam("now"))
-            .limit(sa.bindparam("most"))
-        )
-    )
+    sa.delete(accepted).where(sa.tuple_(accepted.c.message_id, accepted.c.recipient).in_(_EXPIRED))
 )
 
 _NEXT_EXPIRY = Statement(sa.select(sa.func.min(accepted.c.expires_at)))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from netmail_nmap.adapters.schema import (
     expunged,
@@ -15,10 +16,10 @@ from netmail_nmap.adapters.schema import (
     subscriptions,
     users,
 )
-from netmail_nmap.adapters.sqlite import _bodies
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._statements import Driver, Statement, id_list, ids_of, lock_users
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.errors import (
     InvalidRequest,
     MailboxExists,
@@ -94,7 +95,8 @@ _INBOXES = Statement(
 )
 _USER_EXISTS = Statement(sa.select(users.c.id).where(users.c.id == sa.bindparam("user")))
 _INSERT = Statement(
-    sa.insert(mailboxes).values(
+    sa.insert(mailboxes)
+    .values(
         user_id=sa.bindparam("user"),
         name=sa.bindparam("name"),
         object_id="",
@@ -108,6 +110,7 @@ _INSERT = Statement(
         deleted=0,
         size=0,
     )
+    .returning(mailboxes.c.id)
 )
 _SET_OBJECT_ID = Statement(
     sa.update(mailboxes)
@@ -119,7 +122,9 @@ _SET_NAME = Statement(
     .where(mailboxes.c.id == sa.bindparam("mailbox"))
     .values(name=sa.bindparam("new_name"))
 )
-_LAST_VALIDITY = Statement(sa.select(store_meta.c.value).where(store_meta.c.key == "uid_validity"))
+_LAST_VALIDITY = Statement(
+    sa.select(store_meta.c.value).where(store_meta.c.key == "uid_validity"), locks={}
+)
 _SET_VALIDITY = Statement(
     sa.update(store_meta)
     .where(store_meta.c.key == "uid_validity")
@@ -145,7 +150,10 @@ _ADD_USED = Statement(
 _SUBSCRIBE = Statement(
     sa.insert(subscriptions)
     .prefix_with("OR IGNORE")
+    .values(user_id=sa.bindparam("user"), name=sa.bindparam("name")),
+    on_postgresql=postgresql.insert(subscriptions)
     .values(user_id=sa.bindparam("user"), name=sa.bindparam("name"))
+    .on_conflict_do_nothing(),
 )
 _UNSUBSCRIBE = Statement(
     sa.delete(subscriptions).where(
@@ -160,6 +168,7 @@ _UNSUBSCRIBE = Statement(
 
 def by_name(driver: Driver, user_id: int, name: str) -> MailboxRow:
     """Raises: MailboxNotFound."""
+    lock_users(driver, [user_id])
     row = _BY_NAME.first(driver, user=user_id, name=normal_name(name))
     if row is None:
         raise MailboxNotFound
@@ -168,6 +177,7 @@ def by_name(driver: Driver, user_id: int, name: str) -> MailboxRow:
 
 def by_id(driver: Driver, user_id: int, mailbox_id: int) -> MailboxRow:
     """Raises: MailboxGone, also for a mailbox of another user."""
+    lock_users(driver, [user_id])
     row = _BY_ID.first(driver, mailbox=mailbox_id, user=user_id)
     if row is None:
         raise MailboxGone
@@ -182,6 +192,7 @@ def by_ids(driver: Driver, mailbox_ids: Iterable[int]) -> dict[int, MailboxRow]:
 
 def of_user(driver: Driver, user_id: int) -> list[MailboxRow]:
     """All mailboxes of a user, by name."""
+    lock_users(driver, [user_id])
     return [MailboxRow(*row) for row in _OF_USER.all(driver, user=user_id)]
 
 
@@ -210,6 +221,7 @@ def checked_name(name: str) -> str:
 def inboxes(core: Core, transaction: Transaction, user_ids: Iterable[int]) -> dict[int, MailboxRow]:
     """INBOX of each user, made where it is missing; unknown users are left out."""
     wanted = set(user_ids)
+    lock_users(transaction.driver, wanted)
     found = {
         row[1]: MailboxRow(*row) for row in _INBOXES.all(transaction.driver, users=id_list(wanted))
     }
@@ -225,6 +237,7 @@ def create_defaults(core: Core, transaction: Transaction, user_id: int) -> Mailb
     Raises: UserNotFound.
     """
     driver = transaction.driver
+    lock_users(driver, [user_id])
     if _USER_EXISTS.first(driver, user=user_id) is None:
         raise UserNotFound
     if _BY_NAME.first(driver, user=user_id, name=INBOX) is None:
@@ -242,16 +255,13 @@ def insert(
 ) -> MailboxRow:
     """A new empty mailbox."""
     driver = transaction.driver
-    cursor = driver.execute(
-        _INSERT.sql,
-        {
-            "user": user_id,
-            "name": name,
-            "special_use": special_use,
-            "uid_validity": _new_validity(driver, core.now()),
-        },
+    ((mailbox_id,),) = _INSERT.all(
+        driver,
+        user=user_id,
+        name=name,
+        special_use=special_use,
+        uid_validity=_new_validity(driver, core.now()),
     )
-    mailbox_id = cursor.lastrowid
     _SET_OBJECT_ID.run(driver, mailbox=mailbox_id, text=core.ids.mailbox_object_id(mailbox_id))
     return by_id(driver, user_id, mailbox_id)
 

@@ -13,13 +13,13 @@ from itertools import repeat
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import messages
-from netmail_nmap.adapters.sqlite import _bodies, _bulk, _mailboxes
-from netmail_nmap.adapters.sqlite._bulk import Bulk
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._flags import FlagNames
-from netmail_nmap.adapters.sqlite._readers import Snapshot
-from netmail_nmap.adapters.sqlite._search_sql import condition
-from netmail_nmap.adapters.sqlite._statements import Driver, id_list, ids_of
+from netmail_nmap.adapters.sql import _bodies, _bulk, _mailboxes
+from netmail_nmap.adapters.sql._bulk import Bulk
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._flags import FlagNames
+from netmail_nmap.adapters.sql._readers import Snapshot
+from netmail_nmap.adapters.sql._search_sql import condition
+from netmail_nmap.adapters.sql._statements import Driver, column_array, id_list, ids_of
 from netmail_nmap.domain.mail import SearchOutcome
 from netmail_nmap.domain.search import SearchKey
 from netmail_nmap.domain.search_match import (
@@ -113,7 +113,7 @@ def _by_columns(
     names_of_columns = ("uid", "modseq") if exact else _columns_for(needs)
     wanted = [rows.c[name] for name in names_of_columns]
     arrays = snapshot.connection.execute(
-        sa.select(*(sa.func.json_group_array(column) for column in wanted)),
+        sa.select(*(column_array(column) for column in wanted)),
         {"uids": id_list(uids)} if uids else {},
     ).one()
     columns = [json.loads(array) for array in arrays]

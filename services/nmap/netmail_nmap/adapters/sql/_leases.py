@@ -1,30 +1,32 @@
 """Leases of queue items: which are due, fair between destinations, fenced."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import queue_items, queue_messages, queue_recipients
-from netmail_nmap.adapters.sqlite import _bodies
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._delivery import notify_from
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._delivery import notify_from
+from netmail_nmap.adapters.sql._statements import Driver, Statement, id_list, ids_of, names_of
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import Envelope, LeasedItem, Recipient
 
 DATA_LIMIT = 64 * 1024
 """Octets of a message that come along with its lease."""
 _WINDOW = 500
 """Due items that are looked at, the oldest first; beyond it destinations are visited in turn."""
+_ROUNDS = 4
+"""How often others are chosen when other processes were quicker."""
 
 _DUE = Statement(
     sa.select(queue_items.c.id, queue_items.c.destination)
     .where(
         queue_items.c.held == sa.false(),
         queue_items.c.due_at <= sa.bindparam("now"),
-        queue_items.c.destination.not_in(ids_of("busy")),
+        queue_items.c.destination.not_in(names_of("busy")),
     )
     .order_by(queue_items.c.due_at)
     .limit(sa.bindparam("most"))
@@ -44,6 +46,14 @@ _NEXT_DESTINATION = Statement(
     .where(queue_items.c.held == sa.false(), queue_items.c.destination > sa.bindparam("after"))
     .order_by(queue_items.c.destination)
     .limit(1)
+)
+_STILL_DUE = Statement(
+    sa.select(queue_items.c.id).where(
+        queue_items.c.id.in_(ids_of("items")),
+        queue_items.c.held == sa.false(),
+        queue_items.c.due_at <= sa.bindparam("now"),
+    ),
+    locks={"skip_locked": True},
 )
 _LEASE = Statement(
     sa.update(queue_items)
@@ -139,16 +149,45 @@ class Leaser:
         """Leases due items; gives their ids in the order to be tried."""
         driver = transaction.driver
         now = self._core.now_ms()
-        due = _DUE.all(driver, now=now, busy=id_list(busy), most=max(_WINDOW, limit))
-        by_destination: dict[str, deque[int]] = {}
-        for item_id, destination in due:
-            by_destination.setdefault(destination, deque()).append(item_id)
-        if len(due) >= _WINDOW and len(by_destination) < limit:
-            self._visit_others(driver, by_destination, limit, now, set(busy))
-        items = _in_turn(by_destination.values(), limit)
+        items = self._choose(driver, limit, now, busy)
+        if not self._core.alone:
+            items = self._lock(driver, items, limit, now, busy)
         if items:
             _LEASE.run(driver, items=id_list(items), until=now + int(seconds * 1000), by=worker)
         return items
+
+    def _choose(
+        self,
+        driver: Driver,
+        limit: int,
+        now: int,
+        busy: Sequence[str],
+        but: Container[int] = (),
+    ) -> list[int]:
+        due = _DUE.all(driver, now=now, busy=id_list(busy), most=max(_WINDOW, limit))
+        by_destination: dict[str, deque[int]] = {}
+        for item_id, destination in due:
+            if item_id not in but:
+                by_destination.setdefault(destination, deque()).append(item_id)
+        if len(due) >= _WINDOW and len(by_destination) < limit:
+            self._visit_others(driver, by_destination, limit, now, set(busy))
+        return _in_turn(by_destination.values(), limit)
+
+    def _lock(
+        self, driver: Driver, items: list[int], limit: int, now: int, busy: Sequence[str]
+    ) -> list[int]:
+        """Those that no other process is about to lease; others in place of the rest."""
+        locked: list[int] = []
+        seen: set[int] = set()
+        for _ in range(_ROUNDS):
+            due = {row[0] for row in _STILL_DUE.all(driver, items=id_list(items), now=now)}
+            locked += [item for item in items if item in due]
+            seen.update(items)
+            if len(due) == len(items):
+                break
+            items = self._choose(driver, limit - len(locked), now, busy, seen)
+            items = [item for item in items if item not in seen]
+        return locked
 
     def _visit_others(
         self,

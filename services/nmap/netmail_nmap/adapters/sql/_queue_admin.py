@@ -7,12 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import queue_items, queue_messages, queue_recipients
-from netmail_nmap.adapters.sqlite import _bodies, _reports
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._events import QueueGrew
-from netmail_nmap.adapters.sqlite._reports import ITEM_COLUMNS, ITEMS_WITH_MESSAGE, QueuedItem
-from netmail_nmap.adapters.sqlite._statements import id_list
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies, _reports
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._events import QueueGrew
+from netmail_nmap.adapters.sql._reports import ITEM_COLUMNS, ITEMS_WITH_MESSAGE, QueuedItem
+from netmail_nmap.adapters.sql._statements import id_list, lock_users
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import (
     Expansion,
     QueuedMessage,
@@ -116,9 +116,14 @@ def remove(
         sa.select(*ITEM_COLUMNS)
         .select_from(ITEMS_WITH_MESSAGE)
         .where(queue_items.c.id.in_(_matching(queue_filter)))
+        .order_by(queue_messages.c.id, queue_items.c.id)
+        .with_for_update()
     )
     items = [QueuedItem(*tuple(row)) for row in transaction.connection.execute(query)]
     if bounce:
+        lock_users(
+            transaction.driver, {user for sender in senders.values() for user in sender.users}
+        )
         recipients = _reports.read_recipients(
             transaction.driver, id_list(item.id for item in items)
         )

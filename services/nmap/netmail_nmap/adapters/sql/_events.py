@@ -17,4 +17,9 @@ class UserEnded:
     user_id: int
 
 
-Event = MailboxChange | QueueGrew | UserEnded
+@dataclass(frozen=True, slots=True)
+class DirectoryChanged:
+    """Something of a user changed: what was remembered of users may be wrong."""
+
+
+Event = MailboxChange | QueueGrew | UserEnded | DirectoryChanged

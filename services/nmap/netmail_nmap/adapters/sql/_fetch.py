@@ -9,11 +9,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import bodies, body_chunks, messages
-from netmail_nmap.adapters.sqlite import _bodies, _bulk, _changes, _mailboxes
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._flags import FlagNames
-from netmail_nmap.adapters.sqlite._readers import Snapshot
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
+from netmail_nmap.adapters.sql import _bodies, _bulk, _changes, _mailboxes
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._flags import FlagNames
+from netmail_nmap.adapters.sql._readers import Snapshot
+from netmail_nmap.adapters.sql._statements import Driver, Statement, column_array, id_list, ids_of
 from netmail_nmap.domain.errors import MessageGone
 from netmail_nmap.domain.mail import FetchedMessage, FetchRequest, StoreMode, StoreRequest
 
@@ -46,7 +46,7 @@ def _metas(condition: sa.ColumnElement[bool]) -> Statement:
         .order_by(messages.c.uid)
         .subquery()
     )
-    return Statement(sa.select(*(sa.func.json_group_array(column) for column in rows.c)))
+    return Statement(sa.select(*(column_array(column) for column in rows.c)))
 
 
 _META = _metas(messages.c.uid.between(sa.bindparam("first"), sa.bindparam("last")))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import keywords, messages
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement
+from netmail_nmap.adapters.sql._statements import Driver, Statement
 from netmail_nmap.domain.errors import InvalidRequest, TooManyKeywords
 from netmail_nmap.domain.mail import (
     FIRST_KEYWORD_BIT,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from netmail_nmap.adapters.sqlite._mailboxes import MailboxRow
+from netmail_nmap.adapters.sql._mailboxes import MailboxRow
 from netmail_nmap.domain.mail import HIERARCHY_SEPARATOR, MailboxInfo, MailboxStatus
 
 

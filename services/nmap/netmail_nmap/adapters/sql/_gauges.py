@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import sqlalchemy as sa
 from netmail_common.metrics import gauge
 
 from netmail_nmap.adapters.schema import queue_items
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._readers import Snapshot
+from netmail_nmap.adapters.sql._statements import Driver, Statement
 from netmail_nmap.domain.errors import StoreUnavailable
 
 _INTERVAL = 15.0
@@ -19,7 +19,7 @@ _STATES = ("ready", "leased", "deferred", "held")
 
 _items = gauge("nmap_queue_items", "Queue items (a message for one domain)", ("state",))
 _oldest = gauge("nmap_queue_oldest_due_seconds", "How long the oldest due item has been due")
-_size = gauge("nmap_store_bytes", "Octets of the database file")
+_size = gauge("nmap_store_bytes", "Octets of the database")
 
 _COUNT = Statement(
     sa.select(
@@ -38,9 +38,9 @@ _COUNT = Statement(
 class Gauges:
     """A task that sets the gauges again and again."""
 
-    def __init__(self, core: Core, path: Path) -> None:
+    def __init__(self, core: Core, size: Callable[[Snapshot], int]) -> None:
         self._core = core
-        self._path = path
+        self._octets = size
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -60,7 +60,7 @@ class Gauges:
         for state in _STATES:
             _items.labels(state).set(found[state][0] if state in found else 0)
         _oldest.set((now - found["ready"][1]) / 1000 if "ready" in found else 0)
-        _size.set(self._path.stat().st_size)
+        _size.set(await self._core.readers.run(self._octets))
 
     async def _run(self) -> None:
         while True:

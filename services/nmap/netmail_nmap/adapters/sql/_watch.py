@@ -11,18 +11,18 @@ class ChangeHub:
     """Passes each commit's changes on to those who watch the mailbox."""
 
     def __init__(self) -> None:
-        self._watches: defaultdict[int, set[SqliteWatch]] = defaultdict(set)
+        self._watches: defaultdict[int, set[SqlWatch]] = defaultdict(set)
 
     def publish(self, change: MailboxChange) -> None:
         """Tells everyone who watches it."""
         for watch in self._watches.get(change.mailbox_id, ()):
             watch.tell(change)
 
-    def subscribe(self, watch: "SqliteWatch", mailbox_id: int) -> None:
+    def subscribe(self, watch: "SqlWatch", mailbox_id: int) -> None:
         """From now on WATCH hears of this mailbox."""
         self._watches[mailbox_id].add(watch)
 
-    def unsubscribe(self, watch: "SqliteWatch", mailbox_id: int) -> None:
+    def unsubscribe(self, watch: "SqlWatch", mailbox_id: int) -> None:
         """No longer."""
         watches = self._watches.get(mailbox_id)
         if watches is not None:
@@ -31,7 +31,7 @@ class ChangeHub:
                 del self._watches[mailbox_id]
 
 
-class SqliteWatch:
+class SqlWatch:
     """See `netmail_nmap.domain.store.Watch`. Memory is bounded by the mailboxes watched."""
 
     def __init__(

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import queue_items, queue_messages, queue_recipients
-from netmail_nmap.adapters.sqlite import _bodies
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._delivery import NOTIFY_SUCCESS, notify_from, write_dsn
-from netmail_nmap.adapters.sqlite._events import QueueGrew
-from netmail_nmap.adapters.sqlite._leases import read_message
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list, ids_of
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._delivery import NOTIFY_SUCCESS, notify_from, write_dsn
+from netmail_nmap.adapters.sql._events import QueueGrew
+from netmail_nmap.adapters.sql._leases import read_message
+from netmail_nmap.adapters.sql._statements import Driver, Statement, id_list, ids_of, lock_users
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import (
     DeliveryOutcome,
     Expansion,
@@ -78,7 +78,13 @@ ITEMS_WITH_MESSAGE = queue_items.join(
 _ITEMS = Statement(
     sa.select(*ITEM_COLUMNS)
     .select_from(ITEMS_WITH_MESSAGE)
+    .where(queue_items.c.id.in_(ids_of("items"))),
+    on_postgresql=sa.select(*ITEM_COLUMNS)
+    .select_from(ITEMS_WITH_MESSAGE)
     .where(queue_items.c.id.in_(ids_of("items")))
+    .order_by(queue_messages.c.id, queue_items.c.id),
+    # The messages too: who removes the last item of one removes it.
+    locks={},
 )
 _RECIPIENTS = Statement(
     sa.select(
@@ -187,6 +193,10 @@ def apply(
     driver = transaction.driver
     ids = id_list([report.lease_id for reports, _ in batches for report in reports])
     items = {row[0]: QueuedItem(*row) for row in _ITEMS.rows(driver, items=ids)}
+    lock_users(
+        driver,
+        {user for _, senders in batches for sender in senders.values() for user in sender.users},
+    )
     recipients = read_recipients(driver, ids)
     finished: list[QueuedItem] = []
     answers: list[list[bool]] = []

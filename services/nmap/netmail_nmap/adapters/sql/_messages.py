@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import expunged, mailboxes, messages
-from netmail_nmap.adapters.sqlite import _mailboxes
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._flags import FlagNames
-from netmail_nmap.adapters.sqlite._mailboxes import MailboxRow
-from netmail_nmap.adapters.sqlite._statements import BulkInsert, Driver, Statement
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _mailboxes
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._flags import FlagNames
+from netmail_nmap.adapters.sql._mailboxes import MailboxRow
+from netmail_nmap.adapters.sql._statements import BulkInsert, Driver, Statement, column_array
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.mail import (
     DELETED,
     SEEN,
@@ -77,7 +77,7 @@ def _listing(*columns: sa.Column[Any], changed: bool) -> Statement:
         query = query.where(messages.c.modseq > sa.bindparam("since"))
         order = messages.c.uid + 0  # else the engine walks through the whole mailbox by UID
     rows = query.order_by(order).subquery()
-    return Statement(sa.select(*(sa.func.json_group_array(column) for column in rows.c)))
+    return Statement(sa.select(*(column_array(column) for column in rows.c)))
 
 
 _LISTINGS = {

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import subscriptions, users
-from netmail_nmap.adapters.sqlite import (
+from netmail_nmap.adapters.sql import (
     _bodies,
     _changes,
     _fetch,
@@ -16,18 +16,18 @@ from netmail_nmap.adapters.sqlite import (
     _messages,
     _search,
 )
-from netmail_nmap.adapters.sqlite._bodies import LargeBody, NewBody
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._flags import flags_to_mask
-from netmail_nmap.adapters.sqlite._hierarchy import listing, with_children
-from netmail_nmap.adapters.sqlite._locks import MailboxLocks
-from netmail_nmap.adapters.sqlite._mailboxes import MailboxRow
-from netmail_nmap.adapters.sqlite._messages import Filing
-from netmail_nmap.adapters.sqlite._readers import Snapshot
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement
-from netmail_nmap.adapters.sqlite._uploads import SqliteUpload
-from netmail_nmap.adapters.sqlite._watch import ChangeHub, SqliteWatch
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql._bodies import LargeBody, NewBody
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._flags import flags_to_mask
+from netmail_nmap.adapters.sql._hierarchy import listing, with_children
+from netmail_nmap.adapters.sql._locks import Locks
+from netmail_nmap.adapters.sql._mailboxes import MailboxRow
+from netmail_nmap.adapters.sql._messages import Filing
+from netmail_nmap.adapters.sql._readers import Snapshot
+from netmail_nmap.adapters.sql._statements import Driver, Statement
+from netmail_nmap.adapters.sql._uploads import SqlUpload
+from netmail_nmap.adapters.sql._watch import ChangeHub, SqlWatch
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import Body
 from netmail_nmap.domain.errors import (
     InvalidRequest,
@@ -69,13 +69,13 @@ CHANGES_AT_ONCE = 5_000
 """Messages of one operation of the writer: others get a turn in between."""
 
 
-class SqliteMailStore:
+class SqlMailStore:
     """See `netmail_nmap.domain.store.MailStore`."""
 
-    def __init__(self, core: Core, hub: ChangeHub) -> None:
+    def __init__(self, core: Core, hub: ChangeHub, locks: Locks) -> None:
         self._core = core
         self._hub = hub
-        self._locks = MailboxLocks()
+        self._locks = locks
 
     # -- mailboxes -----------------------------------------------------------------------------
 
@@ -247,9 +247,9 @@ class SqliteMailStore:
         return view
 
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[SqliteWatch]:
+    async def watch(self) -> AsyncIterator[SqlWatch]:
         """See the protocol."""
-        watch = SqliteWatch(self._hub, self._changes_now)
+        watch = SqlWatch(self._hub, self._changes_now)
         try:
             yield watch
         finally:
@@ -345,9 +345,9 @@ class SqliteMailStore:
             parts.append(await self._core.writer.run(part))
         return _changes.joined_expunged(parts)
 
-    def upload(self, *, limit: int, local_prefix: bytes = b"") -> SqliteUpload:
+    def upload(self, *, limit: int, local_prefix: bytes = b"") -> SqlUpload:
         """See the protocol."""
-        return SqliteUpload(self._core, limit=limit, local_prefix=local_prefix)
+        return SqlUpload(self._core, limit=limit, local_prefix=local_prefix)
 
     async def append(self, target: AppendTarget, body: Body) -> Appended:
         """See the protocol."""
@@ -403,7 +403,7 @@ def _append(core: Core, transaction: Transaction, target: AppendTarget, body: Bo
     _changes.check_quota(driver, target.user_id, size)
     mask = flags_to_mask(driver, row.id, target.flags)
     if isinstance(body, bytes):
-        body_id = next(core.ids.bodies)
+        body_id = core.ids.next_body(driver)
         _bodies.insert_bodies(driver, [NewBody(body_id, b"", body)])
     elif isinstance(body, LargeBody):
         body_id = body.id

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from netmail_nmap import migrations
 from netmail_nmap.adapters.schema import store_meta
+from netmail_nmap.adapters.sql._readers import Snapshot
 from netmail_nmap.domain.errors import StoreUnavailable
 
 _CHECKPOINT_PAGES = 4_000
@@ -81,6 +82,13 @@ def make_engine(path: Path) -> sa.Engine:
         cursor.close()
 
     return engine
+
+
+def reader(engine: sa.Engine) -> Snapshot:
+    """A connection that only reads."""
+    connection = engine.connect()
+    connection.exec_driver_sql("PRAGMA query_only=ON")
+    return Snapshot(connection)
 
 
 def prepare(engine: sa.Engine, path: Path) -> None:

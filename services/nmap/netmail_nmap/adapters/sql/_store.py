@@ -5,18 +5,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from netmail_nmap.adapters.sqlite import _bodies
-from netmail_nmap.adapters.sqlite._core import Core, StoreIds
-from netmail_nmap.adapters.sqlite._engine import database_path, exclusive, make_engine, prepare
-from netmail_nmap.adapters.sqlite._events import Event, QueueGrew, UserEnded
-from netmail_nmap.adapters.sqlite._gauges import Gauges
-from netmail_nmap.adapters.sqlite._mail import SqliteMailStore
-from netmail_nmap.adapters.sqlite._queue import SqliteQueueStore
-from netmail_nmap.adapters.sqlite._readers import Readers
-from netmail_nmap.adapters.sqlite._sweeper import Sweeper
-from netmail_nmap.adapters.sqlite._watch import ChangeHub
-from netmail_nmap.adapters.sqlite._writer import Writer
+from netmail_nmap.adapters.sql import _bodies
+from netmail_nmap.adapters.sql._core import Core, StoreIds
+from netmail_nmap.adapters.sql._engine import database_path, exclusive, make_engine, prepare, reader
+from netmail_nmap.adapters.sql._events import Event, QueueGrew, UserEnded
+from netmail_nmap.adapters.sql._gauges import Gauges
+from netmail_nmap.adapters.sql._locks import MailboxLocks
+from netmail_nmap.adapters.sql._mail import SqlMailStore
+from netmail_nmap.adapters.sql._queue import SqlQueueStore
+from netmail_nmap.adapters.sql._readers import Readers
+from netmail_nmap.adapters.sql._sweeper import Sweeper
+from netmail_nmap.adapters.sql._watch import ChangeHub
+from netmail_nmap.adapters.sql._writer import Writer
 from netmail_nmap.domain.ended_users import EndedUsers
+from netmail_nmap.domain.mail import MailboxChange
 from netmail_nmap.domain.outcomes import QueueSettings
 
 
@@ -25,8 +27,8 @@ class Store:
     """An open store; what else lives in the same database uses `core`."""
 
     core: Core
-    mail: SqliteMailStore
-    queue: SqliteQueueStore
+    mail: SqlMailStore
+    queue: SqlQueueStore
     ended_users: EndedUsers
     """Hears of users whose sessions must end."""
 
@@ -62,7 +64,7 @@ async def open_store(
         with engine.connect() as connection:
             ids = StoreIds.load(connection.connection.driver_connection)
         async with contextlib.AsyncExitStack() as parts:
-            pool = Readers(engine, readers)
+            pool = Readers([reader(engine) for _ in range(readers)])
             parts.push_async_callback(pool.close)
             wakes: list[Callable[[], None]] = []
 
@@ -73,7 +75,7 @@ async def open_store(
                             wake()
                     elif isinstance(event, UserEnded):
                         ended_users.publish(event.user_id)
-                    else:
+                    elif isinstance(event, MailboxChange):
                         hub.publish(event)
 
             writer = Writer(engine, publish)
@@ -82,7 +84,7 @@ async def open_store(
             core = Core(writer, pool, ids, clock)
             sweeper = Sweeper(core)
             await parts.enter_async_context(sweeper.running())
-            await parts.enter_async_context(Gauges(core, path).running())
-            queue = SqliteQueueStore(core, settings or QueueSettings())
+            await parts.enter_async_context(Gauges(core, lambda _: path.stat().st_size).running())
+            queue = SqlQueueStore(core, settings or QueueSettings())
             wakes.append(queue.wake)
-            yield Store(core, SqliteMailStore(core, hub), queue, ended_users)
+            yield Store(core, SqlMailStore(core, hub, MailboxLocks()), queue, ended_users)

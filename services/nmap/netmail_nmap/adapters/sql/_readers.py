@@ -5,12 +5,12 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 from netmail_common.logging import get_logger
 
-from netmail_nmap.adapters.sqlite._statements import Driver
+from netmail_nmap.adapters.sql._statements import Driver
 from netmail_nmap.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -24,13 +24,28 @@ _GATHER = 0.001
 
 
 class Snapshot:
-    """A consistent view of the database, for the thread that reads it only."""
+    """A connection and a consistent view of the database, for the thread that reads it only."""
 
     __slots__ = ("connection", "driver")
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, sa.exc.DBAPIError)
+    """Of the engine."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
         self.driver: Driver = connection.connection.driver_connection
+
+    def begin(self) -> None:
+        """What is read from now on is of one moment."""
+        self.driver.execute("BEGIN")
+
+    def end(self) -> None:
+        """Until here."""
+        self.driver.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.connection.close()
 
 
 _Call = tuple[Callable[[Snapshot], Any], "asyncio.Future[Any]"]
@@ -45,14 +60,10 @@ class Readers:
     neither a reader nor the log from being reused.
     """
 
-    def __init__(self, engine: sa.Engine, count: int) -> None:
-        self._idle: list[Snapshot] = []
-        self._all = []
-        for _ in range(count):
-            connection = engine.connect()
-            connection.exec_driver_sql("PRAGMA query_only=ON")
-            self._all.append(connection)
-            self._idle.append(Snapshot(connection))
+    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
+        count = len(snapshots)
+        self._all = list(snapshots)
+        self._idle = list(snapshots)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Call] = deque()
         self._start: asyncio.Handle | None = None
@@ -90,8 +101,8 @@ class Readers:
         while self._waiting:
             self._waiting.popleft()[1].cancel()
         await asyncio.to_thread(self._threads.shutdown)
-        for connection in self._all:
-            connection.close()
+        for snapshot in self._all:
+            snapshot.close()
 
     def _begin(self) -> None:
         """Gives what waits to idle readers."""
@@ -135,14 +146,13 @@ def _on_snapshot(
     snapshot: Snapshot, operations: Sequence[Callable[[Snapshot], Any]]
 ) -> list[tuple[Any, BaseException | None]]:
     """Result and error of each operation."""
-    driver = snapshot.driver
     try:
-        driver.execute("BEGIN")
+        snapshot.begin()
         try:
             return [_outcome(snapshot, operation) for operation in operations]
         finally:
-            driver.execute("COMMIT")
-    except sqlite3.Error as error:
+            snapshot.end()
+    except snapshot.errors as error:
         _log.error("a read of the store failed", error=type(error).__name__)
         return [(None, StoreUnavailable())] * len(operations)
 
@@ -152,7 +162,7 @@ def _outcome(
 ) -> tuple[Any, BaseException | None]:
     try:
         return operation(snapshot), None
-    except (sqlite3.Error, sa.exc.DBAPIError) as error:
+    except snapshot.errors as error:
         _log.error("a read of the store failed", error=type(error).__name__)
         failure = StoreUnavailable()
         failure.__cause__ = error

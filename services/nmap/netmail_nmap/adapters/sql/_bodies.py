@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import bodies, body_chunks, messages, orphans, queue_messages
-from netmail_nmap.adapters.sqlite._statements import (
+from netmail_nmap.adapters.sql._statements import (
     BulkInsert,
     Driver,
     Statement,
     id_list,
     ids_of,
 )
+from netmail_nmap.domain.errors import StoreUnavailable
 
 CHUNK = 256 * 1024
 MAX_HEADER = 128 * 1024
@@ -25,6 +26,8 @@ MAX_HEADER = 128 * 1024
 CHUNK_BITS = 16
 NOT_YET = 2**62
 """When an upload's orphan mark is due: at the next start, unless it ends before."""
+UPLOAD_GRACE_MS = 3_600_000
+"""The same where other processes start meanwhile: so long after its last piece."""
 
 _INSERT = BulkInsert(bodies, "id", "size", "local_size", "header")
 _INSERT_CHUNKS = BulkInsert(body_chunks, "id", "data")
@@ -65,7 +68,8 @@ _DUE = Statement(
     .select_from(orphans.outerjoin(bodies, bodies.c.id == orphans.c.body_id))
     .where(orphans.c.due_at <= sa.bindparam("now"))
     .order_by(orphans.c.due_at)
-    .limit(sa.bindparam("most"))
+    .limit(sa.bindparam("most")),
+    locks={"of": orphans, "skip_locked": True},
 )
 _REMOVE_QUEUED = Statement(
     sa.delete(bodies)
@@ -142,10 +146,10 @@ def insert_bodies(driver: Driver, new: Sequence[NewBody]) -> None:
     _INSERT_CHUNKS.run(driver, chunks)
 
 
-def begin_large(driver: Driver, body_id: int, local_size: int, header: bytes) -> None:
+def begin_large(driver: Driver, body_id: int, local_size: int, header: bytes, due_at: int) -> None:
     """Inserts the header of an upload; until it is adopted it is an orphan."""
     _INSERT.run(driver, [(body_id, 0, local_size, header)])
-    _MARK.run(driver, [(body_id, NOT_YET)])
+    _MARK.run(driver, [(body_id, due_at)])
 
 
 def insert_chunks(driver: Driver, chunks: Sequence[tuple[int, bytes]]) -> None:
@@ -154,14 +158,18 @@ def insert_chunks(driver: Driver, chunks: Sequence[tuple[int, bytes]]) -> None:
 
 
 def adopt(driver: Driver, body: LargeBody) -> None:
-    """An upload gets its size and loses its orphan mark: somebody refers to it now."""
-    _SET_SIZE.run(driver, body=body.id, octets=body.total)
+    """An upload gets its size and loses its orphan mark: somebody refers to it now.
+
+    Raises: StoreUnavailable when it took so long that it was swept.
+    """
+    if _SET_SIZE.run(driver, body=body.id, octets=body.total) == 0:
+        raise StoreUnavailable
     _UNMARK.run(driver, bodies=id_list([body.id]))
 
 
 def mark_orphans(driver: Driver, body_ids: Iterable[int], due_at: int) -> None:
     """These bodies lost a reference; the sweeper looks at them at DUE_AT (ms)."""
-    _MARK.run(driver, [(body_id, due_at) for body_id in body_ids])
+    _MARK.run(driver, [(body_id, due_at) for body_id in sorted(set(body_ids))])
 
 
 def all_orphans_due(driver: Driver) -> None:

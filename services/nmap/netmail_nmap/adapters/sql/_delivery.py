@@ -11,20 +11,22 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import accepted, queue_items, queue_messages, queue_recipients
-from netmail_nmap.adapters.sqlite import _bodies, _mailboxes, _messages
-from netmail_nmap.adapters.sqlite._bodies import LargeBody, NewBody
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._events import QueueGrew
-from netmail_nmap.adapters.sqlite._mailboxes import MailboxRow
-from netmail_nmap.adapters.sqlite._messages import Filing
-from netmail_nmap.adapters.sqlite._statements import (
+from netmail_nmap.adapters.sql import _bodies, _mailboxes, _messages
+from netmail_nmap.adapters.sql._bodies import LargeBody, NewBody
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._events import QueueGrew
+from netmail_nmap.adapters.sql._mailboxes import MailboxRow
+from netmail_nmap.adapters.sql._messages import Filing
+from netmail_nmap.adapters.sql._statements import (
     BulkInsert,
     Driver,
     Statement,
     id_list,
-    ids_of,
+    lock_names,
+    lock_users,
+    names_of,
 )
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import (
     Body,
     DeliverResult,
@@ -73,7 +75,9 @@ _INSERT_RECIPIENTS = BulkInsert(
     queue_recipients, "item_id", "address", "notify", "original_recipient"
 )
 _ACCEPTED = Statement(
-    sa.select(accepted.c.message_id).where(accepted.c.message_id.in_(ids_of("messages"))).distinct()
+    sa.select(accepted.c.message_id)
+    .where(accepted.c.message_id.in_(names_of("messages")))
+    .distinct()
 )
 _ACCEPTED_FOR = Statement(
     sa.select(accepted.c.recipient).where(accepted.c.message_id == sa.bindparam("message"))
@@ -142,6 +146,8 @@ def take(
     """Takes each message whose id is new; answers the others as if it had."""
     driver = transaction.driver
     wanted = [submission.envelope.message_id for submission in submissions]
+    lock_names(driver, wanted)
+    lock_users(driver, _users_of(submissions))
     seen = {row[0] for row in _ACCEPTED.rows(driver, messages=id_list(wanted))}
     inboxes = _inboxes_for(
         core, transaction, (e for submission in submissions for e in submission.expansions)
@@ -183,6 +189,7 @@ def deliver(
 ) -> list[DeliverResult]:
     """Takes a message for the recipients that did not have it yet."""
     driver = transaction.driver
+    lock_names(driver, [envelope.message_id])
     seen = {row[0] for row in _ACCEPTED_FOR.rows(driver, message=envelope.message_id)}
     inboxes = _inboxes_for(core, transaction, expansions)
     plan = _Plan(envelope, body)
@@ -281,6 +288,17 @@ def _notify_delivered(
     write_dsn(core, settings, transaction, original, statuses, submission.sender)
 
 
+def _users_of(submissions: Iterable[Submission]) -> set[int]:
+    """Whose mailboxes may change: the recipients', and the senders' whom a DSN tells."""
+    return {
+        user
+        for submission in submissions
+        for expansion in (*submission.expansions, submission.sender)
+        if expansion is not None
+        for user in expansion.users
+    }
+
+
 def _inboxes_for(
     core: Core, transaction: Transaction, expansions: Iterable[Expansion]
 ) -> dict[int, MailboxRow]:
@@ -324,7 +342,7 @@ def _place_body(core: Core, driver: Driver, plan: _Plan, new: list[NewBody]) -> 
     """Gives the body an id; gives its size, the local part included."""
     body = plan.body
     if isinstance(body, bytes):
-        plan.body_id = next(core.ids.bodies)
+        plan.body_id = core.ids.next_body(driver)
         placed = NewBody(plan.body_id, plan.envelope.return_path if plan.users else b"", body)
         new.append(placed)
         return placed.total
@@ -347,7 +365,7 @@ def _enqueue(core: Core, driver: Driver, plans: Sequence[_Plan]) -> None:
     now = core.now_ms()
     for plan in plans:
         envelope, body = plan.envelope, plan.body
-        queue_id = next(core.ids.queue_messages)
+        queue_id = core.ids.next_queue_message(driver)
         rows.append(
             (
                 queue_id,
@@ -368,7 +386,7 @@ def _enqueue(core: Core, driver: Driver, plans: Sequence[_Plan]) -> None:
         for recipient in plan.queued.values():
             by_destination[recipient.domain].append(recipient)
         for destination, group in by_destination.items():
-            item_id = next(core.ids.queue_items)
+            item_id = core.ids.next_queue_item(driver)
             items.append((item_id, queue_id, destination, now))
             recipients += [
                 (item_id, r.address, notify_bits(r.notify), r.original_recipient) for r in group

@@ -2,10 +2,19 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class Locks(Protocol):
+    """Who holds which mailbox."""
+
+    def lock(self, user_id: int, name: str) -> AbstractAsyncContextManager[bool]:
+        """Holds the lock while the block runs; gives False at once if it is taken."""
 
 
 class MailboxLocks:
-    """Who holds which mailbox."""
+    """Who holds which mailbox, in a process that has the database alone."""
 
     def __init__(self) -> None:
         self._held: set[tuple[int, str]] = set()

@@ -13,8 +13,16 @@ from itertools import accumulate
 import sqlalchemy as sa
 
 from netmail_nmap.adapters.schema import bodies, body_chunks
-from netmail_nmap.adapters.sqlite._bodies import CHUNK_BITS
-from netmail_nmap.adapters.sqlite._statements import Driver, Statement, id_list
+from netmail_nmap.adapters.sql._bodies import CHUNK_BITS
+from netmail_nmap.adapters.sql._statements import (
+    Driver,
+    Statement,
+    column_array,
+    empty_octets,
+    id_list,
+    id_table,
+    joined_octets,
+)
 
 
 def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement:
@@ -22,7 +30,7 @@ def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement
 
     Asking for that order would make the engine sort, and copy, all octets.
     """
-    wanted = sa.func.json_each(sa.bindparam("bodies")).table_valued("value")
+    wanted = id_table("bodies")
     rows = (
         sa.select(bodies.c.id, octets.label("octets"))
         .select_from(wanted.join(tables, bodies.c.id == wanted.c.value))
@@ -30,9 +38,9 @@ def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement
     )
     return Statement(
         sa.select(
-            sa.func.json_group_array(rows.c.id),
-            sa.func.json_group_array(sa.func.length(rows.c.octets)),
-            sa.cast(sa.func.group_concat(rows.c.octets, sa.literal_column("''")), sa.LargeBinary),
+            column_array(rows.c.id),
+            column_array(sa.func.length(rows.c.octets)),
+            joined_octets(rows.c.octets),
         )
     )
 
@@ -40,7 +48,7 @@ def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement
 _HEADERS = _joined(bodies.c.header, bodies)
 _MESSAGES = _joined(
     sa.cast(
-        bodies.c.header.op("||")(sa.func.coalesce(body_chunks.c.data, sa.literal_column("x''"))),
+        bodies.c.header.op("||")(sa.func.coalesce(body_chunks.c.data, empty_octets())),
         sa.LargeBinary,
     ),
     bodies.outerjoin(body_chunks, body_chunks.c.id == bodies.c.id * (1 << CHUNK_BITS)),

@@ -1,9 +1,9 @@
 """Bodies on their way in: small ones wait in memory, large ones go to the store in pieces."""
 
-from netmail_nmap.adapters.sqlite import _bodies
-from netmail_nmap.adapters.sqlite._bodies import CHUNK, LargeBody, chunk_id
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies
+from netmail_nmap.adapters.sql._bodies import CHUNK, LargeBody, chunk_id
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import MAX_INLINE_BODY, Body
 from netmail_nmap.domain.errors import MessageTooBig
 
@@ -11,7 +11,7 @@ _PIECE = 4 * CHUNK
 """Octets of one write: a large message shares its commits with everybody else."""
 
 
-class SqliteUpload:
+class SqlUpload:
     """See `netmail_nmap.domain.store.Upload`. Holds about 2 MiB at most.
 
     A large body is marked as an orphan until a message refers to it, so one that is never
@@ -66,8 +66,10 @@ class SqliteUpload:
         header = self._prefix + first[:end]
 
         def operation(transaction: Transaction) -> int:
-            body_id = next(self._core.ids.bodies)
-            _bodies.begin_large(transaction.driver, body_id, len(self._prefix), header)
+            body_id = self._core.ids.next_body(transaction.driver)
+            _bodies.begin_large(
+                transaction.driver, body_id, len(self._prefix), header, self._due_at()
+            )
             return body_id
 
         self._id = await self._core.writer.run(operation)
@@ -79,6 +81,15 @@ class SqliteUpload:
         for start in range(0, octets, CHUNK):
             chunks.append((chunk_id(self._id, self._chunks), piece[start : start + CHUNK]))
             self._chunks += 1
-        await self._core.writer.run(
-            lambda transaction: _bodies.insert_chunks(transaction.driver, chunks)
-        )
+
+        def operation(transaction: Transaction) -> None:
+            _bodies.insert_chunks(transaction.driver, chunks)
+            if not self._core.alone:
+                _bodies.mark_orphans(transaction.driver, [self._id], self._due_at())
+
+        await self._core.writer.run(operation)
+
+    def _due_at(self) -> int:
+        if self._core.alone:
+            return _bodies.NOT_YET
+        return self._core.now_ms() + _bodies.UPLOAD_GRACE_MS

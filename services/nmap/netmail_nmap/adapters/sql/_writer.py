@@ -7,14 +7,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
 from netmail_common.logging import get_logger
 from netmail_common.metrics import counter, duration, timed
 
-from netmail_nmap.adapters.sqlite._events import Event
-from netmail_nmap.adapters.sqlite._statements import Driver
+from netmail_nmap.adapters.sql._events import Event
+from netmail_nmap.adapters.sql._statements import Driver
 from netmail_nmap.domain.errors import InsufficientStorage, NmapError, StoreUnavailable
 
 T = TypeVar("T")
@@ -68,6 +68,28 @@ class _Group:
 def _run_one(transaction: Transaction, operations: Sequence[Any]) -> Sequence[Any]:
     (operation,) = operations
     return [operation(transaction)]
+
+
+class WriteQueue(Protocol):
+    """Takes write operations; each engine has its own."""
+
+    async def run(self, operation: Callable[[Transaction], T]) -> T:
+        """Runs OPERATION in a transaction; gives its result after the durable commit.
+
+        Raises: what OPERATION raises (then nothing was changed); StoreUnavailable.
+        """
+
+    async def run_gathered(
+        self, handler: Callable[[Transaction, Sequence[I]], Sequence[R | NmapError]], item: I
+    ) -> R:
+        """Like `run`, but all items that wait for the same handler are given to it together.
+
+        HANDLER gives a result or an error for each item. When it raises, the items are tried one
+        by one.
+        """
+
+    async def close(self) -> None:
+        """Does what was asked for so far, then stops."""
 
 
 class Writer:

@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
-from netmail_nmap.adapters.sqlite import _bodies, _delivery, _leases, _queue_admin, _reports
-from netmail_nmap.adapters.sqlite._core import Core
-from netmail_nmap.adapters.sqlite._leases import Leaser
-from netmail_nmap.adapters.sqlite._readers import Snapshot
-from netmail_nmap.adapters.sqlite._writer import Transaction
+from netmail_nmap.adapters.sql import _bodies, _delivery, _leases, _queue_admin, _reports
+from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._leases import Leaser
+from netmail_nmap.adapters.sql._readers import Snapshot
+from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import (
     Body,
     DeliverResult,
@@ -34,7 +34,7 @@ _LONGEST_SLEEP = 1.0
 _Reports = tuple[Sequence[ItemReport], Mapping[str, Expansion]]
 
 
-class SqliteQueueStore:
+class SqlQueueStore:
     """See `netmail_nmap.domain.store.QueueStore`."""
 
     def __init__(self, core: Core, settings: QueueSettings) -> None:
@@ -110,6 +110,8 @@ class SqliteQueueStore:
             left = deadline - time.monotonic()
             if left <= 0:
                 return []
+            if self._core.poll is not None:
+                left = min(left, self._core.poll)
             if next_due is not None:
                 left = min(left, (next_due - now) / 1000 if next_due > now else _LONGEST_SLEEP)
             try:
