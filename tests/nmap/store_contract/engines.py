@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
+from netmail_nmap.adapters.postgresql import Place, open_postgresql
 from netmail_nmap.adapters.schema import users
-from netmail_nmap.adapters.sql import Transaction, open_store
+from netmail_nmap.adapters.sql import Store, Transaction, open_store
 from netmail_nmap.domain.outcomes import QueueSettings
 from netmail_nmap.domain.retry import RetrySchedule
 from netmail_nmap.domain.store import MailStore, QueueStore
+
+from tests.nmap import databases
 
 SCHEDULE = RetrySchedule(
     first_retry=300, max_retry=3600, jitter=0, lifetime=432_000, delay_warning=14_400
@@ -60,6 +63,23 @@ def _template() -> bytes:
         return path.read_bytes()
 
 
+def _opened(store: Store) -> Opened:
+    async def make_user(name: str, quota: int) -> int:
+        def insert(transaction: Transaction) -> int:
+            insert = sa.insert(users).values(
+                context="users.demo",
+                name=name,
+                name_key=name,
+                quota_bytes=quota,
+                created_at=0,
+            )
+            return int(transaction.connection.scalar(insert.returning(users.c.id)) or 0)
+
+        return await store.core.writer.run(insert)
+
+    return Opened(store.mail, store.queue, make_user)
+
+
 @contextlib.asynccontextmanager
 async def sqlite(folder: Path, clock: Clock) -> AsyncIterator[Opened]:
     path = folder / "store.db"
@@ -67,21 +87,18 @@ async def sqlite(folder: Path, clock: Clock) -> AsyncIterator[Opened]:
         path.write_bytes(_template())
     settings = QueueSettings(SCHEDULE, "mail1.example.org", lambda: 0.5)
     async with open_store(f"sqlite:///{path}", settings=settings, readers=2, clock=clock) as store:
-
-        async def make_user(name: str, quota: int) -> int:
-            def insert(transaction: Transaction) -> int:
-                insert = sa.insert(users).values(
-                    context="users.demo",
-                    name=name,
-                    name_key=name,
-                    quota_bytes=quota,
-                    created_at=0,
-                )
-                return int(transaction.connection.scalar(insert.returning(users.c.id)) or 0)
-
-            return await store.core.writer.run(insert)
-
-        yield Opened(store.mail, store.queue, make_user)
+        yield _opened(store)
 
 
-ENGINES: dict[str, Engine] = {"sqlite": sqlite}
+@contextlib.asynccontextmanager
+async def on_postgresql(folder: Path, clock: Clock) -> AsyncIterator[Opened]:
+    """One database for a folder, so that it can be opened again."""
+    settings = QueueSettings(SCHEDULE, "mail1.example.org", lambda: 0.5)
+    place = Place(await asyncio.to_thread(databases.of, folder))
+    async with open_postgresql(
+        place, settings=settings, readers=2, writers=2, clock=clock
+    ) as store:
+        yield _opened(store)
+
+
+ENGINES: dict[str, Engine] = {"sqlite": sqlite, "postgresql": on_postgresql}

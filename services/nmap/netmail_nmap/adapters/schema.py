@@ -212,6 +212,19 @@ expunged = Table(
     sqlite_with_rowid=False,
 )
 
+mailbox_locks = Table(
+    "mailbox_locks",
+    metadata,
+    Column("user_id", _Id, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    # The process, and the session of it.
+    Column("holder", Text, nullable=False),
+    # Milliseconds of the database's clock; renewed while it is held.
+    Column("held_until", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""POP3's exclusive locks, where several processes have the database."""
+
 # -- queue -------------------------------------------------------------------------------------
 
 accepted = Table(

@@ -1,8 +1,8 @@
-"""The store on SQLite: one file, one process, one writer thread, readers beside it."""
+"""The store in SQL: what both engines share, and SQLite (one file, one process, one writer)."""
 
-from netmail_nmap.adapters.sql._core import Core
+from netmail_nmap.adapters.sql._core import Core, DirectoryVersion
 from netmail_nmap.adapters.sql._engine import database_path, exclusive, make_engine, prepare
-from netmail_nmap.adapters.sql._events import DirectoryChanged, UserEnded
+from netmail_nmap.adapters.sql._events import DirectoryChanged, Event, QueueGrew, UserEnded
 from netmail_nmap.adapters.sql._mailboxes import create_defaults, remove_all
 from netmail_nmap.adapters.sql._readers import Readers, Snapshot
 from netmail_nmap.adapters.sql._statements import (
@@ -15,19 +15,23 @@ from netmail_nmap.adapters.sql._statements import (
     names_of,
 )
 from netmail_nmap.adapters.sql._store import Store, open_store
-from netmail_nmap.adapters.sql._writer import Transaction, Writer
+from netmail_nmap.adapters.sql._writer import Transaction, WriteQueue, Writer
 
 __all__ = [
     "BulkInsert",
     "Core",
     "DirectoryChanged",
+    "DirectoryVersion",
     "Driver",
+    "Event",
+    "QueueGrew",
     "Readers",
     "Snapshot",
     "Statement",
     "Store",
     "Transaction",
     "UserEnded",
+    "WriteQueue",
     "Writer",
     "create_defaults",
     "database_path",

@@ -102,7 +102,7 @@ class Readers:
             self._waiting.popleft()[1].cancel()
         await asyncio.to_thread(self._threads.shutdown)
         for snapshot in self._all:
-            snapshot.close()
+            await asyncio.to_thread(snapshot.close)
 
     def _begin(self) -> None:
         """Gives what waits to idle readers."""

@@ -91,7 +91,7 @@ class Statement:
     def all(self, driver: Driver, **parameters: object) -> list[Any]:
         """Gives all rows."""
         if driver.__class__ is not sqlite3.Connection:
-            return driver.fetch(self, parameters)
+            return driver.fetch(self, parameters)  # type: ignore[no-any-return]
         return driver.execute(self.sql, parameters).fetchall()
 
     def first(self, driver: Driver, **parameters: object) -> Any | None:

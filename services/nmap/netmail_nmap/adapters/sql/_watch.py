@@ -18,6 +18,10 @@ class ChangeHub:
         for watch in self._watches.get(change.mailbox_id, ()):
             watch.tell(change)
 
+    def watched(self) -> list[int]:
+        """Mailboxes that anybody watches."""
+        return list(self._watches)
+
     def subscribe(self, watch: "SqlWatch", mailbox_id: int) -> None:
         """From now on WATCH hears of this mailbox."""
         self._watches[mailbox_id].add(watch)
@@ -41,14 +45,15 @@ class SqlWatch:
     ) -> None:
         self._hub = hub
         self._current = current
-        self._watched: set[int] = set()
+        self._watched: dict[int, int] = {}
+        """With the modseq that was told last."""
         self._pending: dict[int, MailboxChange] = {}
         self._changed = asyncio.Event()
 
     async def add(self, mailbox_ids: Sequence[int]) -> None:
         """Watches these too; each is told once at once, with its modseq now."""
         for mailbox_id in mailbox_ids:
-            self._watched.add(mailbox_id)
+            self._watched[mailbox_id] = -1
             self._hub.subscribe(self, mailbox_id)
         for change in await self._current(mailbox_ids):
             self.tell(change)
@@ -56,7 +61,7 @@ class SqlWatch:
     def remove(self, mailbox_ids: Sequence[int]) -> None:
         """Forgets these."""
         for mailbox_id in mailbox_ids:
-            self._watched.discard(mailbox_id)
+            self._watched.pop(mailbox_id, None)
             self._pending.pop(mailbox_id, None)
             self._hub.unsubscribe(self, mailbox_id)
 
@@ -70,8 +75,10 @@ class SqlWatch:
 
     def tell(self, change: MailboxChange) -> None:
         """Keeps the newest change of each mailbox until it is asked for."""
-        if change.mailbox_id not in self._watched:
+        told = self._watched.get(change.mailbox_id)
+        if told is None or (not change.gone and change.highest_modseq <= told):
             return
+        self._watched[change.mailbox_id] = max(told, change.highest_modseq)
         known = self._pending.get(change.mailbox_id)
         if (
             known is None

@@ -1,0 +1,215 @@
+"""What the processes of one database tell each other: LISTEN and NOTIFY, with polling behind it.
+
+Changes of mailboxes and of the queue are told after their commit, gathered: NOTIFY in the
+transaction itself would let one commit at a time through. Who misses one finds it by polling.
+Changes of users are rare and must not be missed: they are told in their transaction. A heartbeat
+that has come back proves that everything told before it has come too.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import asyncpg
+from netmail_common.logging import get_logger
+
+from netmail_nmap.adapters.postgresql._connect import Place
+from netmail_nmap.adapters.postgresql._driver import ERRORS, Driver
+from netmail_nmap.adapters.sql import (
+    DirectoryChanged,
+    DirectoryVersion,
+    Event,
+    QueueGrew,
+    UserEnded,
+)
+from netmail_nmap.domain.errors import StoreUnavailable
+from netmail_nmap.domain.mail import MailboxChange
+
+_CHANNEL = "netmail"
+_HEARTBEAT = 1.0
+"""Seconds."""
+FRESH = 3.0
+"""Seconds for which a heartbeat that came back proves something, from its sending."""
+_POLL = 1.0
+"""Seconds between looks at mailboxes while nothing is heard..."""
+_SLOW_POLL = 10.0
+"""...and while all is well: a process may have died between a commit and its notice."""
+_MAX_CHANGES = 150
+"""Of one notice: PostgreSQL takes 8,000 octets."""
+_LOOK_BACK_MS = 60_000
+"""How far the agents' clocks may differ."""
+
+_NOTIFY = "SELECT pg_notify($1, $2)"
+# The notice may get lost in a crash: polling is behind it.
+_NOTIFY_SOON = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+_MODSEQS = "SELECT id, highest_modseq FROM mailboxes WHERE id = ANY($1::BIGINT[])"
+_ENDED = "SELECT id FROM users WHERE credential_epoch >= $1"
+
+_log = get_logger(__name__)
+
+
+class Bulletin(DirectoryVersion):
+    """Tells the other processes, and hears of them; is the version of the directory too.
+
+    Args:
+        place: of the database.
+        own: the name of this process.
+        publish: called with what others changed.
+        watched: mailboxes that somebody here watches.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        own: str,
+        publish: Callable[[Sequence[Event]], None],
+        watched: Callable[[], Sequence[int]],
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        self._place = place
+        self._own = own
+        self._publish = publish
+        self._watched = watched
+        self._clock = clock
+        self._proved = float("-inf")
+        """When the last heartbeat that came back was sent."""
+        self._last_fresh_ms = 0
+        self._to_tell: dict[int, MailboxChange] = {}
+        self._queue_grew = False
+        self._something = asyncio.Event()
+        self._known: dict[int, int] = {}
+        self._next_poll = 0.0
+
+    @property
+    def fresh(self) -> bool:
+        """Whatever others told until `FRESH` seconds ago has been heard."""
+        return time.monotonic() - self._proved < FRESH
+
+    @property
+    def value(self) -> int | None:
+        """See `DirectoryVersion`."""
+        return super().value if self.fresh else None
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def announce(self, driver: Driver, events: Sequence[Event]) -> None:
+        """Tells of users, in the transaction that changes them."""
+        ended = [event.user_id for event in events if isinstance(event, UserEnded)]
+        if ended or any(isinstance(event, DirectoryChanged) for event in events):
+            driver.execute(_NOTIFY, _CHANNEL, self._notice(users=ended, directory=True))
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Tells of mailboxes and the queue, soon; called after the commit."""
+        for event in events:
+            if isinstance(event, MailboxChange):
+                known = self._to_tell.get(event.mailbox_id)
+                if known is None or event.gone or known.highest_modseq < event.highest_modseq:
+                    self._to_tell[event.mailbox_id] = event
+            elif isinstance(event, QueueGrew):
+                self._queue_grew = True
+        if self._to_tell or self._queue_grew:
+            self._something.set()
+
+    def _notice(self, **what: object) -> str:
+        return json.dumps({"from": self._own, **what}, separators=(",", ":"))
+
+    # -- hearing -------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tells and hears while the block runs."""
+        task = asyncio.create_task(self._run(), name="store-bulletin")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                connection = await self._place.connect()
+                try:
+                    await self._talk(connection)
+                finally:
+                    connection.terminate()
+            except (*ERRORS, StoreUnavailable) as error:
+                _log.warning("the other agents are not heard", error=type(error).__name__)
+            self._proved = float("-inf")
+            await asyncio.sleep(_HEARTBEAT)
+
+    async def _talk(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        await connection.add_listener(_CHANNEL, self._hear)
+        self.changed()
+        await self._catch_up(connection)
+        beat = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= beat:
+                beat = now + _HEARTBEAT
+                await self._send(connection, self._notice(sent=now))
+            if now >= self._next_poll:
+                self._next_poll = now + (_SLOW_POLL if self.fresh else _POLL)
+                await self._poll(connection)
+            await self._send_changes(connection)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, beat - time.monotonic())):
+                    await self._something.wait()
+
+    async def _send_changes(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._something.clear()
+        grew, self._queue_grew = self._queue_grew, False
+        changes, self._to_tell = list(self._to_tell.values()), {}
+        for start in range(0, max(len(changes), int(grew)), _MAX_CHANGES):
+            part = changes[start : start + _MAX_CHANGES]
+            rows = [[change.mailbox_id, change.highest_modseq, int(change.gone)] for change in part]
+            await self._send(connection, self._notice(mailboxes=rows, queue=grew))
+
+    async def _send(self, connection: "asyncpg.Connection[asyncpg.Record]", notice: str) -> None:
+        await connection.execute(_NOTIFY_SOON, _CHANNEL, notice)
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, text: object) -> None:
+        notice: dict[str, Any] = json.loads(str(text))
+        if notice.get("from") == self._own:
+            if "sent" in notice:
+                self._proved = max(self._proved, notice["sent"])
+                self._last_fresh_ms = int(self._clock() * 1000)
+            return
+        events: list[Event] = [
+            MailboxChange(mailbox, modseq, bool(gone))
+            for mailbox, modseq, gone in notice.get("mailboxes", ())
+        ]
+        if notice.get("queue"):
+            events.append(QueueGrew())
+        events += [UserEnded(user) for user in notice.get("users", ())]
+        if notice.get("directory"):
+            self.changed()
+        self._publish(events)
+
+    async def _catch_up(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Finds whose sessions ended while nothing was heard."""
+        if self._last_fresh_ms:
+            rows = await connection.fetch(_ENDED, self._last_fresh_ms - _LOOK_BACK_MS)
+            self._publish([UserEnded(row[0]) for row in rows])
+        self._next_poll = 0.0
+
+    async def _poll(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Looks at the watched mailboxes: a watch passes over what it knows."""
+        watched = self._watched()
+        if not watched:
+            return
+        rows = dict(await connection.fetch(_MODSEQS, watched))
+        self._publish(
+            [
+                MailboxChange(mailbox, rows.get(mailbox, 0), gone=mailbox not in rows)
+                for mailbox in watched
+                if rows.get(mailbox) != self._known.get(mailbox)
+            ]
+        )
+        self._known = rows

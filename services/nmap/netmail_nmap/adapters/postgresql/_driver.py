@@ -1,0 +1,246 @@
+"""asyncpg for code in threads: each connection has an event loop of its own.
+
+The same connection is a DBAPI connection for SQLAlchemy, as much of one as Core statements and
+Alembic's migrations need.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.dialects.postgresql.base import PGExecutionContext
+
+from netmail_nmap.adapters.sql import BulkInsert, Statement
+
+T = TypeVar("T")
+
+Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
+"""Opens a connection in the running event loop."""
+
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, sa.exc.DBAPIError)
+"""What a database that is away, or refuses something, makes of a statement."""
+
+_LOCK_USERS = "SELECT id FROM users WHERE id = ANY($1::BIGINT[]) ORDER BY id FOR NO KEY UPDATE"
+_LOCK_NAMES = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::BIGINT[]) AS key"
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_COUNTED = re.compile(r"(?:SELECT|UPDATE|DELETE|INSERT \d+) (\d+)")
+_CLOSING = 5.0
+"""Seconds."""
+
+
+class Driver:
+    """A connection for one thread at a time.
+
+    Raises (all methods): those of ERRORS.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._loop = asyncio.new_event_loop()
+        try:
+            self.connection = self.wait(_opened(connect))
+        except BaseException:
+            self._loop.close()
+            raise
+        self._writing = False
+        self._locked: set[int] = set()
+
+    @property
+    def lost(self) -> bool:
+        """The connection has ended."""
+        return bool(self.connection.is_closed())
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs WORK in the connection's event loop."""
+        return self._loop.run_until_complete(work)
+
+    # -- transactions --------------------------------------------------------------------------
+
+    def begin(self, *, writing: bool) -> None:
+        """Begins a transaction: one that writes, or one that sees the database at one moment."""
+        self._writing = writing
+        self._locked.clear()
+        self.wait(self.connection.execute(_BEGIN if writing else _BEGIN_READING))
+
+    def commit(self) -> None:
+        """Commits if there is a transaction."""
+        if self.connection.is_in_transaction():
+            self.wait(self.connection.execute("COMMIT"))
+
+    def rollback(self) -> None:
+        """Undoes it if there is a transaction."""
+        if not self.lost and self.connection.is_in_transaction():
+            self.wait(self.connection.execute("ROLLBACK"))
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if not self._loop.is_closed():
+            try:
+                self.wait(self.connection.close(timeout=_CLOSING))
+            except ERRORS:
+                self.connection.terminate()
+            self._loop.close()
+
+    # -- statements ----------------------------------------------------------------------------
+
+    def fetch(self, statement: Statement, parameters: dict[str, object]) -> list[Any]:
+        """All rows."""
+        text = statement.postgresql_locking if self._writing else statement.postgresql
+        return self.wait(self.connection.fetch(text.sql, *text.values(parameters)))
+
+    def run(self, statement: Statement, parameters: dict[str, object]) -> int:
+        """The number of rows that it changed."""
+        text = statement.postgresql
+        status = self.wait(self.connection.execute(text.sql, *text.values(parameters)))
+        return _rows_of(status)
+
+    def insert(self, statement: BulkInsert, rows: Sequence[Sequence[object]]) -> None:
+        """Inserts rows, as columns."""
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        self.wait(self.connection.execute(statement.postgresql, *columns))
+
+    def execute(self, sql: str, *values: object) -> list[Any]:
+        """A statement in PostgreSQL's words; gives its rows."""
+        return self.wait(self.connection.fetch(sql, *values))
+
+    def lock_users(self, user_ids: Iterable[int]) -> None:
+        """See `netmail_nmap.adapters.sql.lock_users`."""
+        if self._writing:
+            wanted = sorted(set(user_ids) - self._locked)
+            if wanted:
+                self.execute(_LOCK_USERS, wanted)
+                self._locked.update(wanted)
+
+    def lock_names(self, names: Iterable[str]) -> None:
+        """See `netmail_nmap.adapters.sql.lock_names`."""
+        keys = sorted({_key(name) for name in names})
+        if keys:
+            self.execute(_LOCK_NAMES, keys)
+
+    # -- DBAPI ---------------------------------------------------------------------------------
+
+    def cursor(self) -> "_Cursor":
+        """For SQLAlchemy."""
+        return _Cursor(self)
+
+
+async def _opened(connect: Connect) -> "asyncpg.Connection[asyncpg.Record]":
+    return await connect()
+
+
+def _key(name: str) -> int:
+    """A number for an advisory lock."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
+
+
+def _rows_of(status: str) -> int:
+    match = _COUNTED.fullmatch(status)
+    return int(match[1]) if match else -1
+
+
+class _Cursor:
+    """A DBAPI cursor."""
+
+    arraysize = 1
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._rows: list[Any] = []
+        self.description: list[tuple[Any, ...]] | None = None
+        self.rowcount = -1
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Runs a statement; the rows wait to be fetched."""
+        self._rows = self._driver.wait(self._run(sql, parameters))
+
+    async def _run(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        prepared = await self._driver.connection.prepare(sql)
+        columns = prepared.get_attributes()
+        self.description = [
+            (column.name, column.type.oid, None, None, None, None, None) for column in columns
+        ] or None
+        rows = await prepared.fetch(*parameters)
+        self.rowcount = _rows_of(prepared.get_statusmsg())
+        return [tuple(row) for row in rows]
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Runs a statement for each row of parameters."""
+        self._driver.wait(self._driver.connection.executemany(sql, rows))
+
+    def fetchone(self) -> Any | None:
+        """The next row."""
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows."""
+        size = size or self.arraysize
+        rows, self._rows = self._rows[:size], self._rows[size:]
+        return rows
+
+    def fetchall(self) -> list[Any]:
+        """The rows that are left."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def setinputsizes(self, *_sizes: object) -> None:
+        """Asked for by the DBAPI; types are in the statements."""
+
+    def close(self) -> None:
+        """Nothing is kept."""
+        self._rows = []
+
+
+class _Dbapi:
+    """What SQLAlchemy wants of a DBAPI module."""
+
+    paramstyle: ClassVar[str] = "numeric_dollar"
+    Error: ClassVar[type[Exception]] = asyncpg.PostgresError
+    DatabaseError: ClassVar[type[Exception]] = asyncpg.PostgresError
+    IntegrityError: ClassVar[type[Exception]] = asyncpg.IntegrityConstraintViolationError
+
+
+class Dialect(PGDialect_asyncpg):
+    """SQLAlchemy's dialect for asyncpg, without its greenlets."""
+
+    driver = "netmail"
+    is_async = False
+    supports_statement_cache = True
+    has_terminate = False
+    execution_ctx_cls = PGExecutionContext  # type: ignore[assignment]
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        """The module."""
+        return _Dbapi
+
+    def on_connect(self) -> None:
+        """Values come as asyncpg gives them."""
+        return
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        """For compiled statements."""
+        return connection
+
+    def is_disconnect(self, _error: object, connection: Any, _cursor: object) -> bool:
+        """Whether the connection is of no use any more."""
+        return connection is not None and connection.driver_connection.lost
+
+    def retrieve_dbapi_version(self, _dbapi: object) -> Any:
+        """Of no interest."""
+        return ()
+
+
+registry.register("postgresql.netmail", __name__, "Dialect")
+
+
+def make_engine(connect: Connect) -> sa.Engine:
+    """An engine whose connections leave transactions to us."""
+    return sa.create_engine(
+        "postgresql+netmail://", creator=lambda: Driver(connect), poolclass=sa.NullPool
+    )

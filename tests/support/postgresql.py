@@ -1,0 +1,139 @@
+"""Debian's PostgreSQL: a server of our own in a temporary folder, on loopback."""
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.installation import free_port
+
+_USER = "netmail"
+_FAST_SHUTDOWN = ("-m", "fast", "-w", "-t", "60")
+
+
+def _programs() -> Path:
+    """The newest server that is installed; skips without one."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("needs the Debian package postgresql")
+    return found[-1].parent
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server that can be stopped, killed and started again."""
+
+    folder: Path
+    port: int
+    programs: Path
+    options: Sequence[str]
+
+    def start(self) -> None:
+        options = " ".join(f"-c {option}" for option in self.options)
+        self._control("start", "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options)
+
+    def stop(self) -> None:
+        self._control("stop", *_FAST_SHUTDOWN)
+
+    def kill(self) -> None:
+        """As a crash does: no checkpoint, no farewell."""
+        self._control("stop", "-m", "immediate", "-w", "-t", "60")
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
+
+    def create(self, template: str | None = None) -> str:
+        """A new database; gives its URL."""
+        name = f"store_{secrets.token_hex(6)}"
+        copied = f" TEMPLATE {template}" if template else ""
+        self.sql(f"CREATE DATABASE {name}{copied}")
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        self.sql(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """What psql says, without decoration."""
+        done = subprocess.run(
+            [
+                *(str(self.programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port)),
+                *("-U", _USER, "-d", database, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
+                *("-c", statement),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout.strip()
+
+    def _control(self, *words: str) -> None:
+        command = [str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), *words]
+        subprocess.run(
+            _as_nobody_special(command),
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            timeout=120,
+        )
+
+
+def _as_nobody_special(command: Sequence[str]) -> list[str]:
+    """PostgreSQL does not run as root."""
+    if os.geteuid() != 0:
+        return list(command)
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+
+
+@contextlib.contextmanager
+def postgresql(*options: str, durable: bool = False) -> Iterator[Server]:
+    """A running server; DURABLE: it waits for the disk, as in production."""
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="netmail-postgresql-"))
+    try:
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        subprocess.run(
+            _as_nobody_special(
+                [
+                    *(str(programs / "initdb"), "-D", str(folder / "data"), "-U", _USER),
+                    *("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
+                ]
+            ),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            timeout=120,
+        )
+        port = free_port()
+        server = Server(
+            folder,
+            port,
+            programs,
+            (
+                f"port={port}",
+                "listen_addresses=127.0.0.1",
+                "unix_socket_directories=",
+                "max_connections=100",
+                *(() if durable else ("fsync=off",)),
+                *options,
+            ),
+        )
+        server.start()
+        try:
+            yield server
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):  # it was stopped already
+                server._control("stop", *_FAST_SHUTDOWN)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
