@@ -5,14 +5,23 @@ import atexit
 import contextlib
 import functools
 import threading
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 from netmail_nmap.adapters.postgresql import Place, open_postgresql
 
 from tests.support.postgresql import Server, postgresql
 
 _until_the_end = contextlib.ExitStack()
-_folders: dict[Path, str] = {}
+_idle: list[str] = []
+_CLEAN = """
+DO $$ BEGIN
+  EXECUTE (SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || ' RESTART IDENTITY'
+    FROM pg_tables
+    WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'store_meta'));
+END $$;
+DELETE FROM store_meta WHERE key NOT IN ('store_id', 'uid_validity');
+UPDATE store_meta SET value = '1700000000' WHERE key = 'uid_validity'
+"""
 
 
 @functools.cache
@@ -37,13 +46,17 @@ def _template() -> str:
     return url.rpartition("/")[2]
 
 
-def new() -> str:
-    """The URL of an empty store."""
-    return server().create(_template())
+@contextlib.asynccontextmanager
+async def database() -> AsyncIterator[Place]:
+    """An empty store, that another test may have afterwards."""
+    url = await asyncio.to_thread(_empty)
+    yield Place(url)
+    _idle.append(url)
 
 
-def of(folder: Path) -> str:
-    """The store that belongs to a folder."""
-    if folder not in _folders:
-        _folders[folder] = new()
-    return _folders[folder]
+def _empty() -> str:
+    if not _idle:
+        return server().create(_template())
+    url = _idle.pop()
+    server().sql(_CLEAN, url.rpartition("/")[2])
+    return url

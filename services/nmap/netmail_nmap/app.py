@@ -44,6 +44,7 @@ from netmail_nmap.adapters.grpc_mailbox import MailboxService
 from netmail_nmap.adapters.grpc_queue import QueueService
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.htpasswd import PasswordFileSource
+from netmail_nmap.adapters.postgresql import Place, open_postgresql
 from netmail_nmap.adapters.revocations import revocation_sender
 from netmail_nmap.adapters.sql import Store, database_path, open_store
 from netmail_nmap.domain.credentials import HashParameters
@@ -180,19 +181,29 @@ def _config(installation: Installation, server: str) -> MessagingServerConfig:
 async def _store(installation: Installation, config: MessagingServerConfig) -> AsyncIterator[Store]:
     async with contextlib.AsyncExitStack() as stack:
         try:
-            store = await stack.enter_async_context(
-                open_store(
-                    installation.store_url(config.name),
-                    settings=QueueSettings(
-                        schedule=RetrySchedule.from_config(config.nmap.queue),
-                        host_name=config.host_name,
-                    ),
-                    readers=config.nmap.store.readers,
-                )
-            )
+            store = await stack.enter_async_context(_opened(installation, config))
         except (StoreUnavailable, ValueError) as error:
             raise ConfigError(f"messaging server {config.name!r}: store: {error}") from error
         yield store
+
+
+def _opened(
+    installation: Installation, config: MessagingServerConfig
+) -> contextlib.AbstractAsyncContextManager[Store]:
+    url, store = installation.store_url(config.name), config.nmap.store
+    settings = QueueSettings(
+        schedule=RetrySchedule.from_config(config.nmap.queue), host_name=config.host_name
+    )
+    if not store.shared:
+        return open_store(url, settings=settings, readers=store.readers)
+    direct = None if store.listen_url is None else Place(store.listen_url, store.password_file)
+    return open_postgresql(
+        Place(url, store.password_file, pooled=store.pooled),
+        settings=settings,
+        readers=store.readers,
+        writers=store.writers,
+        listen=direct,
+    )
 
 
 async def _directory(

@@ -14,9 +14,12 @@ from netmail_nmap.adapters.directory import UserDirectory
 from netmail_nmap.adapters.directory_store import SqlDirectoryStore
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.htpasswd import PasswordFileSource
+from netmail_nmap.adapters.postgresql import open_postgresql
 from netmail_nmap.adapters.sql import Store, open_store
 from netmail_nmap.domain.credentials import HashParameters
 from netmail_nmap.domain.recipients import DirectorySettings
+
+from tests.nmap.databases import database
 
 DEVICE_KEY = b"d" * 32
 CHEAP = HashParameters(time_cost=1, memory_kib=8)
@@ -36,8 +39,17 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-async def store(migrated: Path, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(
+    request: pytest.FixtureRequest, migrated: Path, tmp_path: Path
+) -> AsyncIterator[Store]:
+    if request.param == "postgresql":
+        async with (
+            database() as place,
+            open_postgresql(place, readers=1, writers=2) as opened,
+        ):
+            yield opened
+        return
     shutil.copy(migrated, tmp_path / "store.db")
     async with open_store(f"sqlite:///{tmp_path}/store.db", readers=1) as opened:
         yield opened

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from netmail_nmap.adapters.postgresql import Place, open_postgresql
+from netmail_nmap.adapters.postgresql import open_postgresql
 from netmail_nmap.adapters.schema import users
 from netmail_nmap.adapters.sql import Store, Transaction, open_store
 from netmail_nmap.domain.outcomes import QueueSettings
 from netmail_nmap.domain.retry import RetrySchedule
 from netmail_nmap.domain.store import MailStore, QueueStore
 
-from tests.nmap import databases
+from tests.nmap.databases import database
 
 SCHEDULE = RetrySchedule(
     first_retry=300, max_retry=3600, jitter=0, lifetime=432_000, delay_warning=14_400
@@ -91,13 +91,12 @@ async def sqlite(folder: Path, clock: Clock) -> AsyncIterator[Opened]:
 
 
 @contextlib.asynccontextmanager
-async def on_postgresql(folder: Path, clock: Clock) -> AsyncIterator[Opened]:
-    """One database for a folder, so that it can be opened again."""
+async def on_postgresql(_: Path, clock: Clock) -> AsyncIterator[Opened]:
     settings = QueueSettings(SCHEDULE, "mail1.example.org", lambda: 0.5)
-    place = Place(await asyncio.to_thread(databases.of, folder))
-    async with open_postgresql(
-        place, settings=settings, readers=2, writers=2, clock=clock
-    ) as store:
+    async with (
+        database() as place,
+        open_postgresql(place, settings=settings, readers=2, writers=2, clock=clock) as store,
+    ):
         yield _opened(store)
 
 

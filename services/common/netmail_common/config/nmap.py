@@ -1,7 +1,7 @@
 """Configuration of the NMAP Agent: directory, mail store, queue."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -59,8 +59,33 @@ class StoreConfig(Section):
     """Mail store and queue."""
 
     url: str = "sqlite:///{state}/nmap-{server}.db"
-    """{state} and {server} are replaced."""
+    """{state} and {server} are replaced. postgresql://USER@HOST:PORT/DATABASE: any number of NMAP
+    agents may share that database."""
+    password_file: Path | None = None
+    """Has the password of PostgreSQL; read anew for each connection."""
+    pooled: bool = False
+    """PostgreSQL is behind pgbouncer (transaction pooling): no prepared statements are kept."""
+    listen_url: str | None = None
+    """PostgreSQL itself, when `url` leads to pgbouncer: NOTIFY does not pass through it. Without it
+    changes by other agents are found by polling."""
     readers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Connections that read."""
+    writers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Connections that write, on PostgreSQL; SQLite has one."""
+
+    @property
+    def shared(self) -> bool:
+        """The store is a PostgreSQL database."""
+        return self.url.startswith(("postgresql://", "postgres://"))
+
+    @model_validator(mode="after")
+    def _engine(self) -> Self:
+        shared = self.shared
+        if not shared and not self.url.startswith("sqlite:"):
+            raise ValueError("url: sqlite:///PATH or postgresql://...")
+        if not shared and (self.password_file or self.pooled or self.listen_url):
+            raise ValueError("password_file, pooled and listen_url are for PostgreSQL")
+        return self
 
 
 class QueueConfig(Section):

@@ -29,6 +29,8 @@ from netmail_nmap.domain.errors import StoreUnavailable
 from netmail_nmap.domain.mail import MailboxChange
 
 _CHANNEL = "netmail"
+_CLOSING = 2.0
+"""Seconds."""
 _HEARTBEAT = 1.0
 """Seconds."""
 FRESH = 3.0
@@ -138,7 +140,8 @@ class Bulletin(DirectoryVersion):
                 try:
                     await self._talk(connection)
                 finally:
-                    connection.terminate()
+                    with contextlib.suppress(*ERRORS):
+                        await connection.close(timeout=_CLOSING)
             except (*ERRORS, StoreUnavailable) as error:
                 _log.warning("the other agents are not heard", error=type(error).__name__)
             self._proved = float("-inf")

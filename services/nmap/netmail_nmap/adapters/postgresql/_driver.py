@@ -200,6 +200,7 @@ class _Dbapi:
     """What SQLAlchemy wants of a DBAPI module."""
 
     paramstyle: ClassVar[str] = "numeric_dollar"
+    Binary = bytes
     Error: ClassVar[type[Exception]] = asyncpg.PostgresError
     DatabaseError: ClassVar[type[Exception]] = asyncpg.PostgresError
     IntegrityError: ClassVar[type[Exception]] = asyncpg.IntegrityConstraintViolationError

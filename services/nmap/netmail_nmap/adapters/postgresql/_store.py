@@ -36,6 +36,7 @@ async def open_postgresql(
     settings: QueueSettings | None = None,
     readers: int = 4,
     writers: int = 4,
+    listen: Place | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Store]:
     """Opens the database, migrated first if need be; closes it when the block ends.
@@ -47,6 +48,7 @@ async def open_postgresql(
         settings: of the queue.
         readers: connections that read.
         writers: connections that write.
+        listen: the database itself, when PLACE is pgbouncer.
         clock: seconds since the epoch.
 
     Raises: StoreUnavailable when it cannot be opened or migrated.
@@ -67,7 +69,7 @@ async def open_postgresql(
             elif isinstance(event, MailboxChange):
                 hub.publish(event)
 
-    bulletin = Bulletin(place, own, publish, hub.watched, clock)
+    bulletin = Bulletin(listen or place, own, publish, hub.watched, clock)
 
     def publish_everywhere(events: Sequence[Event]) -> None:
         publish(events)
