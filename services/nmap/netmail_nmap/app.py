@@ -126,8 +126,10 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
         queue_service = QueueService(
             store, directory, max_message_size=config.nmap.max_message_size
         )
-        copies = StoreCopies(database_path(installation.store_url(server)))
-        stack.push_async_callback(copies.close)
+        copies = None
+        if not config.nmap.store.shared:
+            copies = StoreCopies(database_path(installation.store_url(server)))
+            stack.push_async_callback(copies.close)
 
         def register(grpc_server: grpc.aio.Server) -> None:
             directory_pb2_grpc.add_DirectoryServiceServicer_to_server(
