@@ -7,13 +7,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import structlog
 from netmail_common.lifecycle import EXIT_CONFIG, EXIT_FAILED, Lifecycle
 from netmail_common.workers import ChildProcess, StartFailed, run_workers
+
+from tests.support.waiting import eventually, until
 
 AGENT = """
 import asyncio, os, pathlib, sys
@@ -38,23 +39,10 @@ def files(folder: Path, kind: str) -> set[int]:
     return {int(path.stem) for path in folder.glob(f"*.{kind}")}
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - other processes do it
-            await asyncio.sleep(0.01)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_more_signals_change_nothing(tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(agent(tmp_path, 0.3), start_new_session=True)
-    wait_until(lambda: files(tmp_path, "up"))
+    eventually(lambda: files(tmp_path, "up"))
     for _ in range(5):
         process.send_signal(number)
         process.send_signal(signal.SIGINT)
@@ -184,7 +172,7 @@ def test_children_drain_when_their_parent_is_killed(tmp_path: Path) -> None:
         asyncio.run(ChildProcess("child", {agent(tmp_path)!r}).run())
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    wait_until(lambda: files(tmp_path, "up"))
+    eventually(lambda: files(tmp_path, "up"))
     parent.kill()
     parent.wait(10)
-    wait_until(lambda: files(tmp_path, "drained"))
+    eventually(lambda: files(tmp_path, "drained"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from netmail_common.connmgr import Revoked, UserKey
@@ -12,6 +12,7 @@ from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 
 from tests.connmgr.conftest import Clock, ServeFactory, Server, login
+from tests.support.waiting import until
 
 HOME = b"\xc0\x00\x02\x01"
 OFFICE = b"\xc0\x00\x02\x02"
@@ -21,12 +22,6 @@ ALICE = UserKey("alice", "users.demo")
 def question(name: str = "alice", binding: Binding = Binding.STRICT) -> SenderQuestion:
     address = f"{name}@example.org"
     return SenderQuestion((CheckedSender(address, address, "example.org"),), binding)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not holds():  # noqa: ASYNC110 - a poll
-            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

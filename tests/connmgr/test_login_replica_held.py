@@ -9,7 +9,8 @@ from netmail_common.connmgr.replica import LoginReplica
 from netmail_common.roles import Role
 
 from tests.connmgr.conftest import Clock, ServeFactory, Server, login
-from tests.connmgr.test_login_replica import following, question, until
+from tests.connmgr.test_login_replica import following, question
+from tests.support.waiting import until
 
 PLACES = [bytes([192, 0, 2, n]) for n in range(10)]
 ALICE = UserKey("alice", "users.demo")

@@ -5,7 +5,7 @@ Clients stand behind a proxy: they come from whatever address the PROXY header s
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +21,7 @@ from netmail_smtp.app.serve import serving
 from prometheus_client import REGISTRY
 
 from tests.pop_imap.agents import PASSWORD, Agents, running_agents
+from tests.support.waiting import eventually
 
 REMOTE = "friend@example.net"
 PLACES = ("replica", "call")
@@ -115,7 +116,7 @@ class Relaying:
             wanted = sum(login.grants for login in self.logins())
             return _sample("logins") == wanted and (_sample("age_seconds") or 99.0) < 10.0
 
-        until(follows)
+        eventually(follows)
 
 
 @contextmanager
@@ -153,14 +154,6 @@ class Client:
         """Sends a command without waiting for its reply."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.sendall(text.encode() + b"\r\n")
-
-
-def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Polls. Raises: AssertionError."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.005)
 
 
 def _sample(name: str) -> float | None:

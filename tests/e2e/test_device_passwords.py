@@ -6,8 +6,9 @@ import poplib
 
 import pytest
 
-from tests.e2e.test_logins import eventually, logged_in, relay
+from tests.e2e.test_logins import logged_in, relay
 from tests.support.installation import RunningInstallation
+from tests.support.waiting import eventually
 
 SOURCE = "127.9.1.1"
 

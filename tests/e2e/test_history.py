@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from tests.e2e.test_logins import eventually, logged_in, relay
+from tests.e2e.test_logins import logged_in, relay
 from tests.support.installation import RunningInstallation
+from tests.support.waiting import eventually
 
 HOME, ELSEWHERE = "127.0.0.141", "127.0.0.142"
 

@@ -8,14 +8,14 @@ import smtplib
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.support.installation import ROOT, RunningInstallation
+from tests.support.waiting import eventually
 
 REMOTE = "friend@example.net"
 
@@ -63,13 +63,6 @@ def logins(running: RunningInstallation, address: str) -> list[dict[str, Any]]:
     done = running.netmail("login", "list", "--address", address, "--json")
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
-
-
-def eventually(condition: Callable[[], bool], within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.1)
 
 
 def is_closed(client: Pop, within: float = 15.0) -> bool:

@@ -9,22 +9,15 @@ import signal
 import smtplib
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.installation import ROOT, RunningInstallation, installation
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def wait_until(condition: Callable[[], object], within: float = 60) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def run_json(running: RunningInstallation, *argv: str) -> Any:
@@ -123,7 +116,7 @@ def test_mail_is_forwarded_as_set(running: RunningInstallation) -> None:
     assert done["quota_bytes"] == 9000
     before = pop3_count(running, "carol", "branch-office", 3110)
     send_local(running, "gil@example.org")
-    wait_until(lambda: pop3_count(running, "carol", "branch-office", 3110) == before + 1)
+    eventually(lambda: pop3_count(running, "carol", "branch-office", 3110) == before + 1)
     assert pop3_count(running, "gil", made["password"]) == 0
     assert run_json(running, "user", "set", "gil", "--no-forward")["forward_to"] == []
     send_local(running, "gil@example.org")
@@ -171,7 +164,7 @@ def test_the_queue_is_shown_held_released_and_removed(running: RunningInstallati
         queued = run_json(running, "queue", "list", "--sender", "alice@example.org")
         return [m for m in queued if any(r["state"] == "deferred" for r in m["recipients"])]
 
-    wait_until(waiting)
+    eventually(waiting)
     message = waiting()[0]["message"]
     shown = run_json(running, "queue", "show", message)
     assert "Subject: stuck" in shown["header"]
@@ -189,7 +182,7 @@ def test_a_killed_agent_is_restarted_and_said_so(running: RunningInstallation) -
     victim = running.pids("netmail_pop_imap", "mail2")[0]
     before = running.text().count("agent died, restarting")
     subprocess.run(["kill", "-9", str(victim)], check=True)
-    wait_until(lambda: running.text().count("agent died, restarting") == before + 1)
+    eventually(lambda: running.text().count("agent died, restarting") == before + 1)
 
     def answers() -> bool:
         try:
@@ -197,7 +190,7 @@ def test_a_killed_agent_is_restarted_and_said_so(running: RunningInstallation) -
         except OSError:
             return False
 
-    wait_until(answers)
+    eventually(answers)
     assert running.pids("netmail_pop_imap", "mail2")[0] != victim
 
 

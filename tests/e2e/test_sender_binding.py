@@ -5,8 +5,9 @@ import signal
 import smtplib
 import time
 
-from tests.e2e.test_logins import eventually, logged_in, logins
+from tests.e2e.test_logins import logged_in, logins
 from tests.support.installation import RunningInstallation
+from tests.support.waiting import eventually
 
 REMOTE = "friend@example.net"
 

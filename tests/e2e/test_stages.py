@@ -9,23 +9,16 @@ import re
 import signal
 import smtplib
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.installation import RunningInstallation
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
 SUBJECTS = iter(range(1000))
-
-
-def wait_for(look: Callable[[], object], within: float = 60) -> None:
-    end = time.monotonic() + within
-    while not look():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -83,7 +76,7 @@ def in_sink(running: RunningInstallation, subject: str) -> str:
                 return True
         return False
 
-    wait_for(look)
+    eventually(look)
     return found[0]
 
 
@@ -102,7 +95,7 @@ def in_mailbox(
             client.quit()
         return False
 
-    wait_for(look)
+    eventually(look)
     return found[0]
 
 
@@ -243,7 +236,7 @@ def test_while_the_nmap_agent_is_away_nothing_is_accepted_and_nothing_is_lost(
             return False
         return True
 
-    wait_for(accepted)
+    eventually(accepted)
     assert all(re.search(r"\b4[0-9][0-9]\b", refusal) for refusal in refusals), refusals
     in_mailbox(running, "carol", "branch-office", subject, 3110)
 
@@ -284,7 +277,7 @@ def test_each_relay_decision_is_one_log_line(running: RunningInstallation) -> No
     def lines() -> list[str]:
         return [line for line in running.output if "127.3.0.11" in line and '"smtp"' in line]
 
-    wait_for(lambda: any("eve@example.net" in line for line in lines()))
+    eventually(lambda: any("eve@example.net" in line for line in lines()))
     refused = [json.loads(line) for line in lines() if "eve@example.net" in line]
     assert len(refused) == 1
     assert refused[0]["reason"]

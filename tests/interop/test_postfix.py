@@ -5,8 +5,7 @@ import email
 import email.policy
 import poplib
 import smtplib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.interop.postfix_host import PostfixHost, postfix_host
 from tests.support.installation import RunningInstallation, installation
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +65,6 @@ def mailbox(running: RunningInstallation, subject: str) -> list[EmailMessage]:
         return found
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true value of CONDITION."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return value
-
-
 def submit(running: RunningInstallation, *recipients: str, subject: str) -> None:
     """alice sends, authenticated."""
     with smtplib.SMTP("127.0.0.1", running.port(2587), timeout=20) as client:
@@ -89,7 +80,7 @@ def test_a_message_reaches_the_next_hop_with_the_users_name(
     ours: RunningInstallation, next_hop: PostfixHost
 ) -> None:
     submit(ours, "bob@example.net", subject="to-postfix")
-    arrived = wait_for(lambda: [m for m in next_hop.messages() if b"to-postfix" in m])[0]
+    arrived = eventually(lambda: [m for m in next_hop.messages() if b"to-postfix" in m])[0]
     assert b"X-Auth-OK: alice" in arrived
 
 
@@ -98,8 +89,8 @@ def test_each_recipient_has_its_own_fate_and_the_sender_hears_of_failures(
 ) -> None:
     people = ("bob@example.net", "later@example.net", "nobody@example.net")
     submit(ours, *people, subject="three-fates")
-    wait_for(lambda: [m for m in next_hop.messages() if b"three-fates" in m])
-    (report,) = wait_for(lambda: mailbox(ours, "three-fates"))
+    eventually(lambda: [m for m in next_hop.messages() if b"three-fates" in m])
+    (report,) = eventually(lambda: mailbox(ours, "three-fates"))
     assert report.get_content_type() == "multipart/report"
     failed: Any = list(report.iter_parts())[1].get_payload()
     assert [group["Final-Recipient"] for group in failed[1:]] == ["rfc822; nobody@example.net"]
@@ -128,7 +119,7 @@ def test_postfix_delivers_to_our_users_and_returns_what_we_refuse(
                     [recipient],
                     "From: carol@example.net\r\nSubject: from-postfix\r\n\r\n.dot\r\nend\r\n",
                 )
-        (message,) = wait_for(lambda: mailbox(ours, "from-postfix"))
+        (message,) = eventually(lambda: mailbox(ours, "from-postfix"))
         assert message.get_content() == ".dot\r\nend\r\n"
         (bounce,) = host.wait_for(1)
         assert b"Status: 5.1.1" in bounce

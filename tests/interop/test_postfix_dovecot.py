@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tests.interop.postfix_host import PostfixHost, postfix_host
 from tests.support.installation import ROOT, RunningInstallation, free_port, installation
 from tests.support.namespaces import TwoHosts, two_hosts
 from tests.support.other_network import connect_from
+from tests.support.waiting import eventually
 
 EXAMPLES = ROOT / "docs" / "examples"
 CLIENT = ["198.18.0.7/16", "198.18.0.8/16", "198.18.0.9/16", "198.18.0.10/16", "198.18.0.11/16"]
@@ -152,13 +153,6 @@ def example(name: str, replaced: Mapping[str, str]) -> str:
         assert old in text, f"{name} does not say {old}"
         text = text.replace(old, new)
     return text
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def folder_for(path: Path, group: str) -> Path:
@@ -394,7 +388,7 @@ class TestAuthPolicy:
             "X-Auth-OK: kept\r\n",
         )  # fmt: skip
         assert code == 250
-        wait_for(lambda: any(inner.encode() in m for m in server.postfix.messages()))
+        eventually(lambda: any(inner.encode() in m for m in server.postfix.messages()))
         (message,) = [m for m in server.postfix.messages() if inner.encode() in m]
         assert b"X-Auth-OK: kept" in message
 
@@ -435,9 +429,9 @@ class TestAuthPolicy:
             assert server.imap("198.18.0.7") == "OK"  # mail can still be read
         finally:
             os.kill(pid, signal.SIGCONT)
-        wait_for(lambda: server.send("198.18.0.7")[0] == 250)
+        eventually(lambda: server.send("198.18.0.7")[0] == 250)
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: server.send("198.18.0.7")[0] == LOGIN_FIRST[0], 60)
+        eventually(lambda: server.send("198.18.0.7")[0] == LOGIN_FIRST[0], 60)
         assert server.imap("198.18.0.7") == "OK"
         assert server.relays("198.18.0.7")
 
@@ -458,7 +452,7 @@ def test_while_nobody_can_say_postfix_is_told_to_defer(hosts: TwoHosts) -> None:
             assert code == 250, text
         finally:
             os.kill(owner, signal.SIGCONT)
-        wait_for(lambda: server.send("198.18.0.7")[0] == 250)
+        eventually(lambda: server.send("198.18.0.7")[0] == 250)
 
 
 def test_a_post_login_script_does_it_for_dovecots_without_a_policy(hosts: TwoHosts) -> None:
@@ -467,9 +461,9 @@ def test_a_post_login_script_does_it_for_dovecots_without_a_policy(hosts: TwoHos
     with site(hosts, Plan("dovecot-post-login.conf")) as server:
         assert not server.relays("198.18.0.7")
         assert server.imap("198.18.0.7") == "OK"
-        wait_for(lambda: server.send("198.18.0.7")[0] == 250)
+        eventually(lambda: server.send("198.18.0.7")[0] == 250)
         assert server.pop3("198.18.0.8", "bob@example.org")
-        wait_for(lambda: server.relays("198.18.0.8", "bob@example.org"))
+        eventually(lambda: server.relays("198.18.0.8", "bob@example.org"))
         assert server.imap("198.18.0.9", word="wrong") == "NO"
         assert not server.relays("198.18.0.9")
 

@@ -17,10 +17,11 @@ from netmail_connmgr.adapters.valkey_counters import SharedSuspicions, ValkeyCou
 from netmail_connmgr.domain.counters import Count, CountersUnavailable
 from netmail_connmgr.domain.suspicions import SuspicionBook
 
-from tests.connmgr.abuse.agents import Agent, managing, settings, until, visitor
+from tests.connmgr.abuse.agents import Agent, managing, settings, visitor
 from tests.connmgr.conftest import IdentityFor
 from tests.connmgr.store_contract.stores import prefixed
 from tests.support.valkey import Node, cluster, one_redis
+from tests.support.waiting import until
 
 ALICE = UserKey("alice \u00e4", "users.demo")
 DAY = 86_400.0

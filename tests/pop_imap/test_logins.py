@@ -24,6 +24,7 @@ from netmail_pop_imap.domain.session import Ending
 from netmail_pop_imap.protocol.errors import LoginRevoked
 
 from tests.support.installation import free_port
+from tests.support.waiting import until
 
 ADDRESS = ip_address("192.0.2.7")
 CLIENT = ClientInfo(ADDRESS, 40000, ip_address("192.0.2.1"), 110, via_proxy=False, may_grant=True)
@@ -129,13 +130,6 @@ async def known(clients: Clients) -> list[connmgr_pb2.Login]:
         return [login async for login in client.list_logins()]
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
-    deadline = time.monotonic() + within
-    while not await condition():
-        assert time.monotonic() < deadline, "it never happened"
-        await asyncio.sleep(0.05)
-
-
 def watching(registrar: LoginRegistrar) -> Callable[[], Awaitable[bool]]:
     async def connected() -> bool:
         return bool(registrar.instance_id)
@@ -187,7 +181,7 @@ async def test_a_connection_manager_that_comes_late_is_told_by_a_retry_with_the_
             async def told() -> bool:
                 return len(await known(clients)) == 1
 
-            await eventually(told)
+            await until(told)
             (entry,) = await known(clients)
     assert entry.age_ms >= 30_000
     assert entry.remaining_seconds <= 270
@@ -215,14 +209,14 @@ async def test_after_a_restart_logins_are_registered_again_with_their_original_t
             await registrar.register(OpenSession(), bob, CLIENT)
             registrar.end(ended)
             assert len(await known(clients)) == 2
-            await eventually(watching(registrar))
+            await until(watching(registrar))
         clock.ahead += 50
         async with connection_manager(installed, "main"):
 
             async def told() -> bool:
                 return len(await known(clients)) == 2
 
-            await eventually(told)
+            await until(told)
             entries = {entry.user.name: entry for entry in await known(clients)}
     assert entries["alice"].remaining_seconds <= 250
     assert entries["bob"].remaining_seconds >= 295  # his session is open
@@ -242,13 +236,13 @@ async def test_an_open_session_is_renewed_after_a_third_of_the_lifetime(
         async def dropped() -> bool:
             return await remaining() <= 298
 
-        await eventually(dropped)
+        await until(dropped)
         clock.ahead += 101
 
         async def renewed() -> bool:
             return await remaining() >= 299
 
-        await eventually(renewed)
+        await until(renewed)
 
 
 async def test_a_revocation_ends_the_session_and_its_renewals(
@@ -263,13 +257,13 @@ async def test_a_revocation_ends_the_session_and_its_renewals(
     ):
         await registrar.register(session, ALICE, CLIENT)
         await registrar.register(other, bob, CLIENT)
-        await eventually(watching(registrar))
+        await until(watching(registrar))
         await admin.revoke(user=UserKey("alice", "users.demo"), credential_epoch=2, reason="test")
 
         async def ended() -> bool:
             return session.endings == [Ending.REVOKED]
 
-        await eventually(ended)
+        await until(ended)
         assert other.endings == []
         assert len(registrar) == 1
 
@@ -288,13 +282,13 @@ async def test_a_revocation_by_address_ends_every_session_from_that_network(
     ):
         await registrar.register(near, ALICE, CLIENT)
         await registrar.register(far, ALICE, elsewhere)
-        await eventually(watching(registrar))
+        await until(watching(registrar))
         await admin.revoke(client_address=ADDRESS.packed, reason="test")
 
         async def ended() -> bool:
             return near.endings == [Ending.REVOKED]
 
-        await eventually(ended)
+        await until(ended)
         assert far.endings == []
 
 
@@ -320,7 +314,7 @@ async def test_a_client_that_goes_while_its_login_is_registered_leaves_no_open_s
     with socket.create_server(("127.0.0.1", port)):
         async with registering(clients, clock, patience=5.0) as registrar:
             task = asyncio.create_task(registrar.register(OpenSession(), ALICE, CLIENT))
-            await eventually(_held(registrar))
+            await until(_held(registrar))
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             clock.ahead += 1000

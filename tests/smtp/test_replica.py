@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import pytest
 from netmail_common.connmgr import UserKey
@@ -10,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from tests.smtp.conftest import Start
 from tests.smtp.receiving import FROM_ALICE, Receiving
+from tests.support.waiting import until
 
 REMOTE = "friend@example.net"
 HOME = "127.0.0.7"
@@ -21,15 +21,6 @@ def sample(name: str, **labels: str) -> float:
 
 def decided(by: str) -> float:
     return sample("smtp_login_decisions_total", by=by)
-
-
-async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            found = holds()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def replica_has(logins: int) -> None:

@@ -121,9 +121,3 @@ async def managing(installation: Installation, identity_for: IdentityFor) -> Asy
 
 def visitor(address: str, door: Door = Door.IMAP) -> Visitor:
     return Visitor(ip_address(address), door, door.name.lower())
-
-
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not await true():  # noqa: ASYNC110 - a call finds out
-            await asyncio.sleep(0.01)

@@ -21,8 +21,9 @@ from netmail_common.sasl import (
     ScramVerification,
 )
 
-from tests.connmgr.abuse.agents import Agent, Manager, managing, settings, until, visitor
+from tests.connmgr.abuse.agents import Agent, Manager, managing, settings, visitor
 from tests.connmgr.conftest import IdentityFor, login
+from tests.support.waiting import until
 
 ALICE = UserKey("alice", "users.demo")
 BOB = UserKey("bob", "users.demo")

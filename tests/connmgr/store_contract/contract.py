@@ -24,6 +24,7 @@ from netmail_connmgr.domain.table import Outcome
 
 from tests.connmgr.store_contract.stores import *
 from tests.connmgr.store_contract.stores import OpenStore
+from tests.support.waiting import until
 
 LIFETIME = 900.0
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -86,13 +86,6 @@ async def register(store: LoginStore, *args: Any, **fields: Any) -> Registered:
 async def live(store: LoginStore, place: bytes = HOME) -> set[UserKey]:
     (found,) = await store.find([place])
     return {login.user for login in found.logins}
-
-
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    """Polls until it is true."""
-    async with asyncio.timeout(seconds):
-        while not await true():  # noqa: ASYNC110 - that is what it does
-            await asyncio.sleep(0.01)
 
 
 async def holds(store: LoginStore, size: int) -> bool:

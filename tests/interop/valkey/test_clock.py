@@ -21,10 +21,10 @@ from tests.connmgr.store_contract.stores import (
     live,
     prefixed,
     register,
-    until,
     valkey_store,
 )
 from tests.support.valkey import Node, needs_redis, redis_folder, running, server
+from tests.support.waiting import until
 
 SOURCE = Path(__file__).parents[2] / "support/skewed_clock.c"
 HOUR, DAY = 3600, 86_400

@@ -22,10 +22,10 @@ from tests.connmgr.store_contract.stores import (
     live,
     prefixed,
     register,
-    until,
     valkey_store,
 )
 from tests.support.valkey import Node, cluster, eventually, is_primary
+from tests.support.waiting import until
 
 MANY = [bytes((10, 3, number // 250, number % 250)) for number in range(400)]
 

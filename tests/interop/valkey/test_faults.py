@@ -21,11 +21,11 @@ from tests.connmgr.store_contract.stores import (
     live,
     places,
     register,
-    until,
     valkey_store,
 )
 from tests.interop.valkey.conftest import TIMEOUT
 from tests.support.valkey import Node, one_redis
+from tests.support.waiting import until
 
 
 async def answers(store: ValkeyStore) -> bool:

@@ -26,8 +26,8 @@ from netmail_connmgr.app.manager import connection_manager
 
 from tests.connmgr.abuse.agents import settings
 from tests.connmgr.conftest import IdentityFor, check, login
-from tests.connmgr.store_contract.stores import until
 from tests.support.valkey import Node
+from tests.support.waiting import until
 
 ADDRESS, OTHER = b"\xc6\x33\x64\x01", b"\xc6\x33\x64\x02"
 MINE = SenderQuestion(

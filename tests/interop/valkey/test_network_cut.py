@@ -20,12 +20,12 @@ from tests.connmgr.store_contract.stores import (
     live,
     prefixed,
     register,
-    until,
     valkey_store,
 )
 from tests.support.installation import free_port
 from tests.support.namespaces import NextHost, next_host
 from tests.support.valkey import Node, eventually, is_primary, needs_redis, redis_folder, running
+from tests.support.waiting import until
 
 
 @dataclass

@@ -20,10 +20,10 @@ from tests.connmgr.store_contract.stores import (
     live,
     prefixed,
     register,
-    until,
     valkey_store,
 )
 from tests.support.valkey import Sentinels, eventually, sentinel_set
+from tests.support.waiting import until
 
 BACK_WITHIN = 5.0
 """Seconds from the loss to decisions; the Sentinels take a half to notice."""

@@ -21,10 +21,10 @@ from tests.connmgr.store_contract.stores import (
     places,
     prefixed,
     register,
-    until,
     valkey_store,
 )
 from tests.support.valkey import Node
+from tests.support.waiting import until
 
 TTL_OF_KEYS = """
 local found = {}
