@@ -15,6 +15,7 @@ from netmail_cli.commands.history import history
 from netmail_cli.commands.logins import login_app
 from netmail_cli.commands.queue import queue_app
 from netmail_cli.commands.run import run
+from netmail_cli.commands.transfer import export_mail, import_mail
 from netmail_cli.commands.users import context_app, user_app
 from netmail_cli.context import JsonOption, Output
 
@@ -35,6 +36,8 @@ login_app.command("explain")(explain)
 login_app.command("history")(history)
 app.add_typer(login_app, name="login")
 app.add_typer(queue_app, name="queue")
+app.command("export")(export_mail)
+app.command("import")(import_mail)
 app.command("backup")(backup)
 app.command("restore")(restore)
 app.add_typer(config_app, name="config")

@@ -1,0 +1,1 @@
+"""Mail in files: Maildir++ and mbox (mboxrd), both ways, without a change to a message's octets."""
