@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import ipaddress
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -95,8 +96,9 @@ def registration(item: Registration, answer: Registered) -> None:
     }
     user, address = item.profile.user, item.client_address
     goes_on = kept and item.renewal and answer.renewed
-    write = log.debug if goes_on else log.info
-    write(event, user=str(user), address=address_text(address), kind=kind, **details)
+    level = logging.DEBUG if goes_on else logging.INFO
+    if log.is_enabled_for(level):  # what is not written is not put together either
+        log.log(level, event, user=str(user), address=address_text(address), kind=kind, **details)
     if not goes_on and is_audited():
         entry_kind = AuditKind.LOGIN if kept else AuditKind.DENIAL
         entry = AuditEntry(entry_kind, event, user, address, details=details)
@@ -130,16 +132,18 @@ def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     user = answer.login.user if answer.login is not None else None
     # Somebody looked a client up; nobody wanted to relay.
     only_looked_up = not allowed and not senders and enquiry.question.binding is Binding.ANY
-    write = log.debug if only_looked_up else log.info
-    write(
-        event,
-        address=address_text(enquiry.client_address),
-        user=str(user) if user is not None else "",
-        users=answer.user_count,
-        reason=answer.reason.value,
-        sender=sender[:_LOGGED_ADDRESS],
-        asked_by=enquiry.front_end,
-    )
+    level = logging.DEBUG if only_looked_up else logging.INFO
+    if log.is_enabled_for(level):
+        log.log(
+            level,
+            event,
+            address=address_text(enquiry.client_address),
+            user=str(user) if user is not None else "",
+            users=answer.user_count,
+            reason=answer.reason.value,
+            sender=sender[:_LOGGED_ADDRESS],
+            asked_by=enquiry.front_end,
+        )
     if not is_audited():
         return
     if only_looked_up:
