@@ -77,7 +77,10 @@ def test_one_store_of_several_and_names_with_the_time(
     with agents(config):
         assert netmail("backup", str(tmp_path / "b-{time}.tar"), "--server", "mail2").exit_code == 0
         assert netmail("backup", "x.tar", "--server", "mail9").exit_code == ExitCode.NOT_FOUND
+        streamed = netmail("backup", "-", "--server", "mail2").stdout_bytes
     (file,) = tmp_path.glob("b-2*Z.tar")
+    (tmp_path / "streamed.tar").write_bytes(streamed)
+    assert [s.server for s in Archive.open(tmp_path / "streamed.tar").stores] == ["mail2"]
     assert [store.server for store in Archive.open(file).stores] == ["mail2"]
     assert netmail("restore", str(file), "--server", "mail1").exit_code == ExitCode.NOT_FOUND
     for left in (tmp_path / "state").glob("nmap-mail2.db*"):

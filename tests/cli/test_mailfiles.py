@@ -152,6 +152,11 @@ def test_a_message_that_was_changed_is_named_and_the_next_one_found() -> None:
     assert reasons[0] == "f, message 1: is not as long as it was (14 octets)"
     assert "another program" in reasons[1]
     assert reasons[2] == "good"
+    without = mbox_entry(one).split(b"\n")
+    del without[1]
+    (taken,) = read(b"\n".join(without))
+    assert isinstance(taken, FileMessage)
+    assert (taken.data, taken.flags, taken.exact) == (one.data, one.flags, False)
 
 
 # -- Maildir ------------------------------------------------------------------------------------

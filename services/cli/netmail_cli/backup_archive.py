@@ -6,6 +6,7 @@ An archive without its manifest was cut off. Names in it are never used as paths
 import hashlib
 import json
 import os
+import sys
 import tarfile
 import time
 from collections.abc import Iterable
@@ -48,21 +49,23 @@ class StoreEntry:
 
 
 class ArchiveWriter:
-    """Writes an archive beside its place; it gets its name when it is whole and on the disk.
+    """Writes an archive.
+
+    A file is written beside its place; it gets its name when it is whole and on the disk.
+
+    Args:
+        path: a new file; None: standard output.
+        installation: whose stores they are.
 
     Raises: FileExistsError; OSError, as its methods do.
     """
 
-    def __init__(self, path: Path, installation: str) -> None:
-        if path.exists():
-            raise FileExistsError(path)
+    def __init__(self, path: Path | None, installation: str) -> None:
         self._path = path
-        self._part = path.with_name(path.name + ".part")
-        self._part.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file: BinaryIO = os.fdopen(os.open(self._part, flags, 0o600), "wb")
+        self._file: BinaryIO = sys.stdout.buffer if path is None else _new_file(path)
         self._installation = installation
         self._entries: list[StoreEntry] = []
+        self._in_member = 0
 
     def __enter__(self) -> Self:
         return self
@@ -73,8 +76,9 @@ class ArchiveWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        if self._path is not None:
+            self._file.close()
+            _part(self._path).unlink(missing_ok=True)
 
     def begin(self, entry: StoreEntry) -> None:
         """A store follows: `write` its octets, then `end` it."""
@@ -84,10 +88,11 @@ class ArchiveWriter:
     def write(self, data: bytes) -> None:
         """The next octets of the store."""
         self._file.write(data)
+        self._in_member += len(data)
 
     def end(self) -> None:
         """The store's octets are all there."""
-        self._file.write(bytes(-self._file.tell() % _BLOCK))
+        self._file.write(bytes(-self._in_member % _BLOCK))
 
     def finish(self) -> None:
         """Writes the manifest; now it is a backup."""
@@ -102,8 +107,10 @@ class ArchiveWriter:
         self._file.write(text)
         self._file.write(bytes(-len(text) % _BLOCK + 2 * _BLOCK))
         self._file.flush()
+        if self._path is None:
+            return
         os.fsync(self._file.fileno())
-        self._part.rename(self._path)
+        _part(self._path).rename(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -114,6 +121,7 @@ class ArchiveWriter:
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = size, 0o600, int(time.time())
         self._file.write(info.tobuf(tarfile.PAX_FORMAT))
+        self._in_member = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,19 @@ class Archive:
                     yield piece
         except (tarfile.TarError, OSError, KeyError) as error:
             raise ArchiveError(f"{self.path} cannot be read: {error}") from error
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _new_file(path: Path) -> BinaryIO:
+    if path.exists():
+        raise FileExistsError(path)
+    part = _part(path)
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(part, flags, 0o600), "wb")
 
 
 def _measured(pieces: Iterable[bytes]) -> tuple[int, str]:

@@ -53,13 +53,14 @@ class QueueChoice(StrEnum):
 async def backup(
     call: Call,
     file: Annotated[
-        Path, typer.Argument(help="A new file; {time} in its name becomes the time, UTC.")
+        Path, typer.Argument(help="A new file; {time} in its name is the time. -: standard output.")
     ],
     server: ServerOption = None,
 ) -> None:
     """Copies directory, mail and queue of every Messaging Server into one file, while they run."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = file.with_name(file.name.replace("{time}", moment))
+    to_output = str(file) == "-"
+    path = None if to_output else file.with_name(file.name.replace("{time}", moment))
     servers = _chosen(call.admin.installation, server)
     try:
         with ArchiveWriter(path, call.admin.installation.installation) as archive:
@@ -69,6 +70,8 @@ async def backup(
         raise Failure(ExitCode.EXISTS, f"{path} exists") from None
     except OSError as error:
         raise Failure(ExitCode.FAILED, f"{path} cannot be written: {error.strerror}") from error
+    if to_output:
+        return
     size = sum(store.size for store in stores)
     names = ", ".join(store.server for store in stores)
     call.output.done(

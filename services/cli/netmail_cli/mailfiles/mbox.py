@@ -75,8 +75,9 @@ def read_mbox(file: BinaryIO, name: str, *, limit: int) -> Iterator[FileMessage 
             yield Problem(origin, "is cut off")
             return
         start = file.tell()
-        ours = _OURS.fullmatch(file.readline(_PIECE))
-        if ours is not None or separator.startswith(f"From {_WRITER} ".encode()):
+        line = file.readline(_PIECE)
+        ours = _OURS.fullmatch(line)
+        if ours is not None or _is_rest_of_ours(separator, line):
             found = reader.exported(ours, origin)
             yield found
             if isinstance(found, Problem):
@@ -92,6 +93,12 @@ def read_mbox(file: BinaryIO, name: str, *, limit: int) -> Iterator[FileMessage 
         else:
             yield _foreign(data, separator, origin)
         separator = following
+
+
+def _is_rest_of_ours(separator: bytes, line: bytes) -> bool:
+    """Whether what we wrote behind our separator is damaged; whoever removed it had a reason."""
+    damaged = not line.endswith(b"\n") or line.startswith(b"X-NetMail-Export")
+    return damaged and separator.startswith(f"From {_WRITER} ".encode())
 
 
 @dataclass(slots=True)
