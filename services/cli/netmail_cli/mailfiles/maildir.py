@@ -6,6 +6,7 @@ of the file's own. Keywords are letters, explained by `dovecot-keywords` of the 
 its 26 are in `netmail-keywords`, a line with the file's name and its keywords for each message.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from netmail_cli.mailfiles.message import FORWARDED, FileMessage, MailFileError, Problem
-from netmail_cli.mailfiles.names import INBOX, decode_utf7, folder_name, mailbox_name
+from netmail_cli.mailfiles.names import INBOX, folder_name, mailbox_name
 
 __all__ = [
     "MaildirFolder",
@@ -167,7 +168,8 @@ def read_folder(mailbox: str, folder: Path, *, limit: int) -> Iterator[FileMessa
 
 def write_subscriptions(root: Path, mailboxes: Iterable[str]) -> None:
     """Writes which mailboxes a user has subscribed to, as Dovecot does."""
-    lines = ("\t".join(name.split("/")) + "\n" for name in mailboxes)
+    folders = (folder_name(name).removeprefix(".") or INBOX for name in mailboxes)
+    lines = (folder.replace(".", "\t") + "\n" for folder in folders)
     _replace(root / _SUBSCRIPTIONS, "V\t2\n\n" + "".join(lines))
 
 
@@ -177,14 +179,12 @@ def read_subscriptions(root: Path) -> list[str] | None:
         text = (root / _SUBSCRIPTIONS).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    if text.startswith("V\t2\n"):
-        return [line.replace("\t", "/") for line in text.splitlines()[1:] if line]
+    # Version 2 has tabs between the parts of a name.
+    lines = text.split("\n")[1:] if text.startswith("V\t2\n") else text.split("\n")
     names = []
-    for line in filter(None, text.splitlines()):
-        try:
-            names.append(decode_utf7(line.replace(".", "/")))
-        except MailFileError:
-            continue
+    for line in filter(None, lines):
+        with contextlib.suppress(MailFileError):
+            names.append(mailbox_name("." + line.replace("\t", ".")))
     return names
 
 
