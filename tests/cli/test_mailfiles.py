@@ -212,7 +212,7 @@ def test_a_maildir_gives_back_what_was_put_into_it(tmp_path: Path) -> None:
     assert content(found) == content(given_messages)
     assert all(one.exact for one in found if isinstance(one, FileMessage))
     assert not list(tmp_path.rglob("tmp/*"))
-    modes = {path.stat().st_mode & 0o077 for path in tmp_path.rglob("*") if path.is_file()}
+    modes = {path.stat().st_mode & 0o077 for path in tmp_path.rglob("*")}
     assert modes == {0}
 
 

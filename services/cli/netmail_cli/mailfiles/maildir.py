@@ -39,8 +39,10 @@ class MaildirFolder:
     def __init__(self, root: Path, mailbox: str) -> None:
         name = folder_name(mailbox)
         self._folder = root / name if name else root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         for part in ("cur", "new", "tmp"):
-            (self._folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._folder / part).mkdir(mode=0o700, exist_ok=True)
         if name:
             (self._folder / "maildirfolder").touch(mode=0o600)
         self._files = {
