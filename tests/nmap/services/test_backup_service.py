@@ -17,11 +17,12 @@ from netmail_common.grpc_client import Channel
 from netmail_common.grpc_errors import error_reason
 from netmail_common.roles import Role
 from netmail_nmap.adapters.backup import MAX_READ, StoreCopies
+from netmail_nmap.adapters.grpc_backup import BackupService
 from netmail_nmap.adapters.restore import RestoreRefused, restore_store
 from netmail_nmap.adapters.sql import Store, open_store
 from netmail_nmap.app import nmap_agent
 from netmail_nmap.domain.delivery import Envelope, Expansion, QueueFilter, Recipient, Submission
-from netmail_nmap.domain.errors import BackupGone, StoreUnavailable
+from netmail_nmap.domain.errors import BackupGone, BackupNotSupported, StoreUnavailable
 from netmail_nmap.domain.mail import AppendTarget, FetchRequest, OpenRequest
 
 from tests.nmap.agents import two_servers
@@ -108,6 +109,12 @@ async def test_no_agent_gets_a_copy(backups: Backups, role: Role) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await backups(role).PrepareBackup(pb.PrepareBackupRequest())
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_store_of_another_engine_says_so() -> None:
+    service = BackupService(None)
+    with pytest.raises(BackupNotSupported):
+        await service.PrepareBackup(pb.PrepareBackupRequest(), None)
 
 
 # -- the copy itself ---------------------------------------------------------------------------
