@@ -20,6 +20,7 @@ BENCHMARKS = {
     "replica": ((), ""),
     "register": (("redis-server",), "redis-server"),
     "guessing": ((), ""),
+    "store": (("pg_ctlcluster",), "postgresql"),
 }
 """Name: the programs it needs and the Debian package that has them."""
 

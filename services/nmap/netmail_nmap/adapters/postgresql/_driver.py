@@ -100,6 +100,13 @@ class Driver:
         status = self.wait(self.connection.execute(text.sql, *text.values(parameters)))
         return _rows_of(status)
 
+    def run_each(self, statement: Statement, parameters: Iterable[dict[str, object]]) -> None:
+        """For each set of parameters; one round trip."""
+        text = statement.postgresql
+        rows = [text.values(each) for each in parameters]
+        if rows:
+            self.wait(self.connection.executemany(text.sql, rows))
+
     def insert(self, statement: BulkInsert, rows: Sequence[Sequence[object]]) -> None:
         """Inserts rows, as columns."""
         columns = [list(column) for column in zip(*rows, strict=True)]

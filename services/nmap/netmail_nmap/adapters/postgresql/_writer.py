@@ -186,7 +186,7 @@ class Writers:
                 again = session.lost or isinstance(_cause(error), _IN_THE_WAY)
                 if number == _TRIES or not again or isinstance(error, _Unknown):
                     raise
-                _log.info("a write of the store is tried again", error=_words(error))
+                _log.debug("a write of the store is tried again", error=_words(error))
                 time.sleep(random.uniform(0, _PAUSE * number))  # noqa: S311 - not a secret
         raise AssertionError("the last try ends the loop")
 

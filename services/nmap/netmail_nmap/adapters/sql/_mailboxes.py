@@ -318,9 +318,10 @@ def rename_rows(transaction: Transaction, rows: Sequence[tuple[MailboxRow, str]]
 
 def add_used(driver: Driver, octets: dict[int, int]) -> None:
     """Adds to what users occupy: {user id: octets}."""
-    for user_id, change in octets.items():
-        if change:
-            _ADD_USED.run(driver, user=user_id, octets=change)
+    _ADD_USED.run_each(
+        driver,
+        [{"user": user_id, "octets": change} for user_id, change in octets.items() if change],
+    )
 
 
 def set_subscribed(driver: Driver, user_id: int, name: str, *, subscribed: bool) -> None:

@@ -142,21 +142,24 @@ def file_messages(core: Core, transaction: Transaction, filings: Sequence[Filing
         )
     _INSERT.run(driver, inserts)
     used: defaultdict[int, int] = defaultdict(int)
+    growth: list[dict[str, object]] = []
     for mailbox_id, group in added.items():
         row = rows[mailbox_id]
         octets = sum(filing.size for filing in group)
-        _GROW.run(
-            driver,
-            mailbox=mailbox_id,
-            next_uid=next_uid[mailbox_id],
-            modseq=row.highest_modseq + 1,
-            more=len(group),
-            more_unseen=sum(not filing.flags & SEEN for filing in group),
-            more_deleted=sum(bool(filing.flags & DELETED) for filing in group),
-            octets=octets,
+        growth.append(
+            {
+                "mailbox": mailbox_id,
+                "next_uid": next_uid[mailbox_id],
+                "modseq": row.highest_modseq + 1,
+                "more": len(group),
+                "more_unseen": sum(not filing.flags & SEEN for filing in group),
+                "more_deleted": sum(bool(filing.flags & DELETED) for filing in group),
+                "octets": octets,
+            }
         )
         used[row.user_id] += octets
         transaction.events.append(MailboxChange(mailbox_id, row.highest_modseq + 1))
+    _GROW.run_each(driver, growth)
     _mailboxes.add_used(driver, used)
     return uids
 

@@ -88,6 +88,14 @@ class Statement:
         cursor = driver.execute(self.sql, parameters)
         return int(cursor.rowcount)
 
+    def run_each(self, driver: Driver, parameters: Iterable[dict[str, object]]) -> None:
+        """Runs it for each set of parameters; on PostgreSQL in one go."""
+        if driver.__class__ is not sqlite3.Connection:
+            driver.run_each(self, parameters)
+            return
+        for each in parameters:
+            driver.execute(self.sql, each)
+
     def all(self, driver: Driver, **parameters: object) -> list[Any]:
         """Gives all rows."""
         if driver.__class__ is not sqlite3.Connection:

@@ -1,0 +1,146 @@
+"""Opening: migrations by one at a time, what is refused, what a crash of the server leaves."""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import alembic.command
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from netmail_nmap import migrations
+from netmail_nmap.adapters.postgresql import Place, open_postgresql
+from netmail_nmap.adapters.postgresql._driver import make_engine
+from netmail_nmap.adapters.schema import metadata
+from netmail_nmap.domain.delivery import Envelope, Expansion, Recipient, Submission, SubmitOutcome
+from netmail_nmap.domain.errors import StoreUnavailable
+
+from tests.nmap.databases import server as shared_server
+from tests.nmap.postgresql.conftest import eventually
+from tests.support.postgresql import Server, postgresql
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """One that a test may kill."""
+    with postgresql() as made:
+        yield made
+
+
+@pytest.fixture
+async def empty() -> AsyncIterator[Place]:
+    """A database without tables."""
+    url = await asyncio.to_thread(shared_server().create)
+    yield Place(url)
+    await asyncio.to_thread(shared_server().drop, url)
+
+
+def _migrated_and_back(place: Place) -> tuple[list[object], set[str]]:
+    engine = make_engine(place.connect)
+    with engine.connect() as connection:
+        migrations.upgrade(connection)
+        difference = compare_metadata(MigrationContext.configure(connection), metadata)
+        config = migrations.alembic_config()
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "base")
+        tables = set(sa.inspect(connection).get_table_names())
+    engine.dispose()
+    return difference, tables
+
+
+async def test_the_migrations_make_exactly_the_tables_of_the_schema_and_can_be_undone(
+    empty: Place,
+) -> None:
+    difference, tables = await asyncio.to_thread(_migrated_and_back, empty)
+    assert difference == []
+    assert tables <= {"alembic_version"}
+
+
+async def test_agents_that_start_together_migrate_once(empty: Place) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stores = await asyncio.gather(
+            *(stack.enter_async_context(open_postgresql(empty)) for _ in range(4))
+        )
+        ids = {store.core.ids.store_id for store in stores}
+    assert len(ids) == 1
+    assert all(ids)
+
+
+async def test_a_database_that_answers_before_the_disk_has_it_is_refused(empty: Place) -> None:
+    name = empty.url.rpartition("/")[2]
+    statement = f"ALTER DATABASE {name} SET synchronous_commit = off"
+    await asyncio.to_thread(shared_server().sql, statement)
+    with pytest.raises(StoreUnavailable, match="synchronous_commit"):
+        async with open_postgresql(empty):
+            pass
+
+
+async def test_a_database_that_is_away_is_said_without_a_password(tmp_path: Path) -> None:
+    place = Place("postgresql://netmail:geheim@127.0.0.1:1/nothing")
+    with pytest.raises(StoreUnavailable, match="cannot be opened") as raised:
+        async with open_postgresql(place):
+            pass
+    assert "geheim" not in str(raised.value)
+    file = tmp_path / "password"
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        async with open_postgresql(Place("postgresql://127.0.0.1:1/nothing", file)):
+            pass
+
+
+async def test_the_password_comes_from_a_file(empty: Place, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim\n")
+    place = Place(empty.url, file)
+    assert place.options()["password"] == "geheim"
+    file.write_text("another\n")
+    assert place.options()["password"] == "another"
+
+
+def _submission(number: int) -> Submission:
+    address = f"a@d{number % 7}.example"
+    envelope = Envelope(f"message-{number:012d}", "s@example.net", (Recipient(address),))
+    return Submission(envelope, b"A: b\r\n\r\nx", (Expansion(remote=(address,)),))
+
+
+def _more_than(answered: set[str], number: int) -> bool:
+    return len(answered) > number
+
+
+async def test_what_was_answered_survives_the_kill_of_the_server_and_work_goes_on(
+    server: Server,
+) -> None:
+    answered: set[str] = set()
+    url = await asyncio.to_thread(server.create)
+    async with open_postgresql(Place(url), readers=2, writers=2) as store:
+        stop = asyncio.Event()
+        numbers = iter(range(100_000))
+
+        async def sender() -> None:
+            while not stop.is_set():
+                submission = _submission(next(numbers))
+                (result,) = await store.queue.submit([submission])
+                if result.outcome is SubmitOutcome.ACCEPTED:
+                    answered.add(submission.envelope.message_id)
+                else:
+                    await asyncio.sleep(0.05)
+
+        senders = [asyncio.create_task(sender()) for _ in range(3)]
+        for _ in range(2):
+            before = len(answered)
+            await eventually(functools.partial(_more_than, answered, before + 30))
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(server.start)
+        before = len(answered)
+        await eventually(lambda: len(answered) > before + 30)
+        stop.set()
+        await asyncio.gather(*senders)
+        rows = await store.core.readers.run(
+            lambda snapshot: snapshot.driver.execute("SELECT message_id FROM queue_messages")
+        )
+    kept = [row[0] for row in rows]
+    assert answered <= set(kept)
+    assert len(kept) == len(set(kept))
