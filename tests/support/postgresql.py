@@ -5,6 +5,7 @@ import os
 import pwd
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.installation import free_port
+from tests.support.valkey import eventually
 
 _USER = "netmail"
 _FAST_SHUTDOWN = ("-m", "fast", "-w", "-t", "60")
@@ -137,3 +139,43 @@ def postgresql(*options: str, durable: bool = False) -> Iterator[Server]:
                 server._control("stop", *_FAST_SHUTDOWN)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def pgbouncer(server: Server) -> Iterator[int]:
+    """Debian's pgbouncer before a server, pooling transactions; gives its port."""
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+    if program is None:
+        pytest.skip("needs the Debian package pgbouncer")
+    port = free_port()
+    settings = server.folder / "pgbouncer.ini"
+    settings.write_text(
+        f"""[databases]
+* = host=127.0.0.1 port={server.port} user={_USER}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 4
+"""
+    )
+    settings.chmod(0o644)
+    process = subprocess.Popen(
+        _as_nobody_special([program, "-q", str(settings)]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: _answers(port), f"pgbouncer on port {port}")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

@@ -148,7 +148,8 @@ class Bulletin(DirectoryVersion):
             await asyncio.sleep(_HEARTBEAT)
 
     async def _talk(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        await connection.add_listener(_CHANNEL, self._hear)
+        if not self._place.pooled:  # behind pgbouncer somebody else would hear it
+            await connection.add_listener(_CHANNEL, self._hear)
         self.changed()
         await self._catch_up(connection)
         beat = 0.0
@@ -175,7 +176,8 @@ class Bulletin(DirectoryVersion):
             await self._send(connection, self._notice(mailboxes=rows, queue=grew))
 
     async def _send(self, connection: "asyncpg.Connection[asyncpg.Record]", notice: str) -> None:
-        await connection.execute(_NOTIFY_SOON, _CHANNEL, notice)
+        async with connection.transaction():
+            await connection.execute(_NOTIFY_SOON, _CHANNEL, notice)
 
     def _hear(self, _connection: object, _pid: int, _channel: str, text: object) -> None:
         notice: dict[str, Any] = json.loads(str(text))
@@ -198,7 +200,8 @@ class Bulletin(DirectoryVersion):
     async def _catch_up(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Finds whose sessions ended while nothing was heard."""
         if self._last_fresh_ms:
-            rows = await connection.fetch(_ENDED, self._last_fresh_ms - _LOOK_BACK_MS)
+            async with connection.transaction(readonly=True):
+                rows = await connection.fetch(_ENDED, self._last_fresh_ms - _LOOK_BACK_MS)
             self._publish([UserEnded(row[0]) for row in rows])
         self._next_poll = 0.0
 
@@ -207,7 +210,8 @@ class Bulletin(DirectoryVersion):
         watched = self._watched()
         if not watched:
             return
-        rows = dict(await connection.fetch(_MODSEQS, watched))
+        async with connection.transaction(readonly=True):
+            rows = dict(await connection.fetch(_MODSEQS, watched))
         self._publish(
             [
                 MailboxChange(mailbox, rows.get(mailbox, 0), gone=mailbox not in rows)

@@ -167,7 +167,15 @@ class _Cursor:
         self._rows = self._driver.wait(self._run(sql, parameters))
 
     async def _run(self, sql: str, parameters: Sequence[object]) -> list[Any]:
-        prepared = await self._driver.connection.prepare(sql)
+        connection = self._driver.connection
+        if connection.is_in_transaction():
+            return await self._run_within(sql, parameters)
+        async with connection.transaction():  # behind pgbouncer it has to stay on one server
+            return await self._run_within(sql, parameters)
+
+    async def _run_within(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        # Without a name: another process may use the same one, on the same server connection.
+        prepared = await self._driver.connection.prepare(sql, name="")
         columns = prepared.get_attributes()
         self.description = [
             (column.name, column.type.oid, None, None, None, None, None) for column in columns

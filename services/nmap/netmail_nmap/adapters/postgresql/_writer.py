@@ -13,10 +13,11 @@ from typing import Any, TypeVar, cast
 import asyncpg
 import sqlalchemy as sa
 from netmail_common.logging import get_logger
-from netmail_common.metrics import duration, timed
+from netmail_common.metrics import timed
 
 from netmail_nmap.adapters.postgresql._driver import ERRORS, Driver
 from netmail_nmap.adapters.sql import Event, Transaction
+from netmail_nmap.adapters.sql._writer import COMMITS, DONE, FAILED
 from netmail_nmap.domain.errors import InsufficientStorage, NmapError, StoreUnavailable
 
 T = TypeVar("T")
@@ -38,7 +39,6 @@ _IN_THE_WAY = (
 """Errors that a second try may not meet: others wrote at the same time."""
 
 _log = get_logger(__name__)
-_commits = duration("nmap_store_transaction", "Write transactions on PostgreSQL")
 
 Handler = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 Announce = Callable[[Driver, Sequence[Event]], None]
@@ -178,8 +178,7 @@ class Writers:
     def _commit(self, session: "_Session", jobs: list[_Job]) -> list[Event]:
         for number in range(1, _TRIES + 1):
             try:
-                with timed(_commits):
-                    return self._try(session, jobs)
+                return self._try(session, jobs)
             except NmapError:
                 raise
             except ERRORS as error:
@@ -203,7 +202,8 @@ class Writers:
                 transaction.driver.rollback()
             raise
         try:
-            transaction.driver.commit()
+            with timed(COMMITS):
+                transaction.driver.commit()
         except ERRORS as error:
             if session.lost:
                 raise _Unknown from error
@@ -219,8 +219,10 @@ class Writers:
             if job.future.done():  # the caller was cancelled
                 continue
             if job.error is None:
+                DONE.inc()
                 job.future.set_result(job.result)
             else:
+                FAILED.inc()
                 job.future.set_exception(job.error)
 
 

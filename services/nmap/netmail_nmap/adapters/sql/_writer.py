@@ -25,9 +25,9 @@ _MAX_JOBS = 1_024
 """Of one commit."""
 
 _log = get_logger(__name__)
-_commits = duration("nmap_store_commit", "Durable commits of the store")
+COMMITS = duration("nmap_store_commit", "Durable commits of the store")
 _jobs = counter("nmap_store_writes", "Write requests that the store took", ("outcome",))
-_done, _failed = _jobs.labels("done"), _jobs.labels("failed")
+DONE, FAILED = _jobs.labels("done"), _jobs.labels("failed")
 
 
 class Transaction:
@@ -171,7 +171,7 @@ class Writer:
             driver.execute("BEGIN IMMEDIATE")
             for group in _grouped(jobs):
                 self._run_group(transaction, group.handler, group.jobs)
-            with timed(_commits):
+            with timed(COMMITS):
                 driver.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
             if driver.in_transaction:
@@ -219,10 +219,10 @@ class Writer:
             if job.future.done():  # the caller was cancelled
                 continue
             if job.error is None:
-                _done.inc()
+                DONE.inc()
                 job.future.set_result(job.result)
             else:
-                _failed.inc()
+                FAILED.inc()
                 job.future.set_exception(job.error)
 
 
