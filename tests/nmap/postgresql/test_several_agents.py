@@ -8,7 +8,8 @@ import time
 import pytest
 from netmail_nmap.adapters.directory_store import SqlDirectoryStore
 from netmail_nmap.adapters.postgresql import Place, open_postgresql
-from netmail_nmap.adapters.sql import Store
+from netmail_nmap.adapters.postgresql._locks import SharedLocks
+from netmail_nmap.adapters.sql import Snapshot, Store
 from netmail_nmap.domain.delivery import (
     DeliveryOutcome,
     Envelope,
@@ -225,6 +226,19 @@ async def test_a_change_of_a_user_voids_what_the_other_agent_remembers(pair: Pai
     assert ended == [user.id]
 
 
+async def test_sessions_end_though_the_notice_is_not_heard(place: Place, pair: Pair) -> None:
+    user = await make_user(pair.first, "frank")
+    async with open_postgresql(Place(place.url, pooled=True)) as deaf:
+        ended: list[int] = []
+        await asyncio.sleep(1.5)  # it has looked once
+        with deaf.ended_users.listening(ended.append):
+            await SqlDirectoryStore(pair.first.core).write(
+                lambda changes: changes.set_disabled(user, disabled=True)
+            )
+            await eventually(lambda: bool(ended))
+    assert ended == [user]
+
+
 async def test_one_name_is_made_by_one(pair: Pair) -> None:
     stores = [SqlDirectoryStore(store.core) for store in pair.both]
 
@@ -260,6 +274,28 @@ async def test_pop3_locks_hold_across_agents_and_end_with_their_process(
         )
         async with pair.first.mail.lock(alice, "INBOX") as after:
             assert after
+
+
+async def test_only_locks_that_are_held_are_renewed(pair: Pair, alice: int) -> None:
+    locks = pair.first.mail._locks
+    assert isinstance(locks, SharedLocks)
+
+    def held_until(snapshot: Snapshot) -> dict[str, int]:
+        rows = snapshot.driver.execute("SELECT name, held_until FROM mailbox_locks")
+        return {row[0]: row[1] for row in rows}
+
+    async with pair.first.mail.lock(alice, "INBOX"):
+        await pair.first.core.writer.run(
+            lambda transaction: transaction.driver.execute(
+                "INSERT INTO mailbox_locks SELECT user_id, 'left behind', holder, held_until"
+                " FROM mailbox_locks"
+            )
+        )
+        before = await pair.first.core.readers.run(held_until)
+        await locks.renew()
+        after = await pair.first.core.readers.run(held_until)
+    assert after["INBOX"] > before["INBOX"]
+    assert after["left behind"] == before["left behind"]
 
 
 async def test_a_start_leaves_the_uploads_of_others_alone(
@@ -298,7 +334,7 @@ async def test_operators_and_workers_of_two_agents_get_along(pair: Pair) -> None
 
 @pytest.mark.parametrize("pooled", [False, True])
 async def test_statements_need_not_be_kept_prepared(place: Place, pooled: bool) -> None:
-    async with open_postgresql(Place(place.url, pooled=pooled)) as store:
+    async with open_postgresql(Place(place.url, pooled=pooled), writers=1) as store:
         user = await make_user(store, "erin")
         for _ in range(3):
             await store.queue.submit([submission(users=(user,))])

@@ -48,7 +48,7 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 # The notice may get lost in a crash: polling is behind it.
 _NOTIFY_SOON = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
 _MODSEQS = "SELECT id, highest_modseq FROM mailboxes WHERE id = ANY($1::BIGINT[])"
-_ENDED = "SELECT id FROM users WHERE credential_epoch >= $1"
+_ENDED = "SELECT id, credential_epoch FROM users WHERE credential_epoch >= $1"
 
 _log = get_logger(__name__)
 
@@ -80,7 +80,9 @@ class Bulletin(DirectoryVersion):
         self._clock = clock
         self._proved = float("-inf")
         """When the last heartbeat that came back was sent."""
-        self._last_fresh_ms = 0
+        self._epochs: dict[int, int] | None = None
+        """Young credential epochs as they were looked at last."""
+        self._looked_ms = 0
         self._to_tell: dict[int, MailboxChange] = {}
         self._queue_grew = False
         self._something = asyncio.Event()
@@ -151,7 +153,8 @@ class Bulletin(DirectoryVersion):
         if not self._place.pooled:  # behind pgbouncer somebody else would hear it
             await connection.add_listener(_CHANNEL, self._hear)
         self.changed()
-        await self._catch_up(connection)
+        await self._find_ended(connection)
+        self._next_poll = 0.0
         beat = 0.0
         while True:
             now = time.monotonic()
@@ -161,6 +164,7 @@ class Bulletin(DirectoryVersion):
             if now >= self._next_poll:
                 self._next_poll = now + (_SLOW_POLL if self.fresh else _POLL)
                 await self._poll(connection)
+                await self._find_ended(connection)
             await self._send_changes(connection)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, beat - time.monotonic())):
@@ -184,7 +188,6 @@ class Bulletin(DirectoryVersion):
         if notice.get("from") == self._own:
             if "sent" in notice:
                 self._proved = max(self._proved, notice["sent"])
-                self._last_fresh_ms = int(self._clock() * 1000)
             return
         events: list[Event] = [
             MailboxChange(mailbox, modseq, bool(gone))
@@ -197,13 +200,19 @@ class Bulletin(DirectoryVersion):
             self.changed()
         self._publish(events)
 
-    async def _catch_up(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Finds whose sessions ended while nothing was heard."""
-        if self._last_fresh_ms:
-            async with connection.transaction(readonly=True):
-                rows = await connection.fetch(_ENDED, self._last_fresh_ms - _LOOK_BACK_MS)
-            self._publish([UserEnded(row[0]) for row in rows])
-        self._next_poll = 0.0
+    async def _find_ended(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Finds whose sessions ended while nothing is heard, by their credential epochs."""
+        now_ms = int(self._clock() * 1000)
+        since = (self._looked_ms or now_ms) - _LOOK_BACK_MS
+        async with connection.transaction(readonly=True):
+            epochs = dict(await connection.fetch(_ENDED, since))
+        if self._epochs is not None and not self.fresh:
+            new = [user for user, epoch in epochs.items() if self._epochs.get(user) != epoch]
+            self._publish([UserEnded(user) for user in new])
+        self._looked_ms = now_ms
+        # What is younger may not have been heard yet.
+        sure = now_ms - int(2 * FRESH * 1000) if self.fresh else now_ms
+        self._epochs = {user: epoch for user, epoch in epochs.items() if epoch <= sure}
 
     async def _poll(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Looks at the watched mailboxes: a watch passes over what it knows."""

@@ -12,7 +12,7 @@ from netmail_nmap.domain.errors import StoreUnavailable
 
 _CONNECTING = 10.0
 """Seconds."""
-_ANSWERING = 60.0
+_ANSWERING = 30.0
 """Seconds; a database that says nothing for so long is away."""
 _STATEMENTS = 512
 """Prepared statements that a connection keeps."""

@@ -22,7 +22,11 @@ ON CONFLICT (user_id, name) DO UPDATE
 SET holder = excluded.holder, held_until = excluded.held_until
 WHERE mailbox_locks.held_until < {_NOW} OR mailbox_locks.holder = excluded.holder
 RETURNING user_id"""  # noqa: S608 - numbers of our own
-_RENEW = f"UPDATE mailbox_locks SET held_until = {_NOW} + {_HELD_MS} WHERE holder = $1"  # noqa: S608
+_RENEW = f"""
+UPDATE mailbox_locks SET held_until = {_NOW} + {_HELD_MS}
+FROM unnest($2::BIGINT[], $3::TEXT[]) AS held (user_id, name)
+WHERE holder = $1 AND mailbox_locks.user_id = held.user_id AND mailbox_locks.name = held.name
+"""  # noqa: S608 - numbers of our own
 _RELEASE = "DELETE FROM mailbox_locks WHERE user_id = $1 AND name = $2 AND holder = $3"
 
 _log = get_logger(__name__)
@@ -74,6 +78,15 @@ class SharedLocks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    async def renew(self) -> None:
+        """Keeps what is held for another while. Raises: StoreUnavailable."""
+        users, names = zip(*self._held, strict=True)
+        await self._writer.run(
+            lambda transaction: transaction.driver.execute(
+                _RENEW, self._holder, list(users), list(names)
+            )
+        )
+
     def _acquire(self, transaction: Transaction, key: tuple[int, str]) -> bool:
         return bool(transaction.driver.execute(_ACQUIRE, *key, self._holder))
 
@@ -91,8 +104,6 @@ class SharedLocks:
             if not self._held:
                 continue
             try:
-                await self._writer.run(
-                    lambda transaction: transaction.driver.execute(_RENEW, self._holder)
-                )
+                await self.renew()
             except StoreUnavailable:
                 _log.warning("locks of mailboxes were not renewed")

@@ -38,6 +38,8 @@ _IN_THE_WAY = (
 )
 """Errors that a second try may not meet: others wrote at the same time."""
 
+_READ_ONLY = asyncpg.ReadOnlySQLTransactionError
+
 _log = get_logger(__name__)
 
 Handler = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
@@ -197,17 +199,19 @@ class Writers:
                 job.error = result if isinstance(result, NmapError) else None
                 job.result = None if isinstance(result, NmapError) else result
             self._announce(transaction.driver, transaction.events)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(*ERRORS):
                 transaction.driver.rollback()
+            if isinstance(error, Exception) and isinstance(_cause(error), _READ_ONLY):
+                session.close()  # it is a standby now: the primary is elsewhere
             raise
         try:
             with timed(COMMITS):
                 transaction.driver.commit()
         except ERRORS as error:
-            if session.lost:
-                raise _Unknown from error
-            raise
+            if isinstance(error, asyncpg.PostgresError) and not session.lost:
+                raise  # the database says that it did not happen
+            raise _Unknown from error
         return transaction.events
 
     # -- the event loop ------------------------------------------------------------------------
