@@ -113,15 +113,31 @@ async def test_whatever_two_agents_do_to_one_user_his_counts_are_right(
 
 async def test_a_message_submitted_at_two_agents_is_taken_once(pair: Pair, alice: int) -> None:
     for number in range(10):
-        name = f"the-same-{number:010d}"
+        here = submission(users=(alice,), name=f"here-{number:010d}")
+        away = submission("a@one.example", name=f"away-{number:010d}")
         await asyncio.gather(
             *(
-                store.queue.submit([submission(users=(alice,), name=name)])
+                store.queue.submit([each])
                 for store in pair.both
+                for each in (here, away)
                 for _ in range(3)
             )
         )
     assert len(await uids(pair.first, alice)) == 10
+    assert await rows_of(pair.first, "queue_messages") == 10
+
+
+async def test_a_message_handed_over_to_two_agents_is_delivered_once(pair: Pair) -> None:
+    for number in range(10):
+        given = submission("a@one.example", name=f"handed-over-{number:010d}")
+        await asyncio.gather(
+            *(
+                store.queue.deliver(given.envelope, PLAIN, given.expansions)
+                for store in pair.both
+                for _ in range(2)
+            )
+        )
+    assert await rows_of(pair.first, "queue_messages") == 10
 
 
 async def test_an_item_is_leased_by_one(pair: Pair) -> None:
