@@ -52,3 +52,28 @@ def test_plain_names_are_taken() -> None:
 def test_other_names_stop_the_start(key: str, value: str) -> None:
     with pytest.raises(ConfigError):
         parse_config(installation(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        {"url": "mysql://localhost/netmail"},
+        {"url": "sqlite:///x.db", "password_file": "/etc/netmail/password"},
+        {"pooled": True},
+        {"url": "sqlite:///x.db", "listen_url": "postgresql://localhost/netmail"},
+    ],
+)
+def test_a_store_that_makes_no_sense_stops_the_start(store: dict[str, Any]) -> None:
+    wrong = installation()
+    wrong["messaging_servers"][0]["nmap"]["store"] = store
+    with pytest.raises(ConfigError):
+        parse_config(wrong)
+
+
+def test_a_store_on_postgresql_is_told_from_one_on_sqlite() -> None:
+    right = installation()
+    assert not parse_config(right).messaging_servers[0].nmap.store.shared
+    right["messaging_servers"][0]["nmap"]["store"] = {"url": "postgresql://u@h/{server}"}
+    parsed = parse_config(right)
+    assert parsed.messaging_servers[0].nmap.store.shared
+    assert parsed.store_url("mail") == "postgresql://u@h/mail"

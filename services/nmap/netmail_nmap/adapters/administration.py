@@ -86,6 +86,8 @@ class UserAdministration:
         credentials = await self._credentials(password)
 
         def create(changes: UserChanges) -> bool:
+            if changes.has_mark(mark):  # another agent was quicker
+                return False
             changes.set_mark(mark)
             if changes.by_name(context, key) is not None:
                 return False

@@ -1,0 +1,98 @@
+"""Two NMAP agents of one Messaging Server, as their clients see them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from netmail.nmap.v1 import backup_pb2, backup_pb2_grpc, directory_pb2_grpc
+from netmail.nmap.v1 import directory_pb2 as pb
+from netmail_common.certificates import Identity
+from netmail_common.config import ConfigError, Installation
+from netmail_common.grpc_client import Channel
+from netmail_common.grpc_errors import error_reason
+from netmail_common.nmap import DirectoryClient
+from netmail_common.roles import Role
+from netmail_common.sasl import AuthFailed
+from netmail_nmap.adapters.postgresql import Place
+from netmail_nmap.app import nmap_agent
+
+from tests.nmap.agents import client_of, login, two_servers
+
+Agents = list[tuple[Installation, DirectoryClient]]
+
+
+@pytest.fixture
+async def agents(
+    place: Place, tmp_path: Path, certificates: Path, identity_for: Callable[[Role], Identity]
+) -> AsyncIterator[Agents]:
+    """They start at the same time, so that the users of the configuration are made once."""
+    made = [two_servers(tmp_path, certificates, store={"url": place.url}) for _ in range(2)]
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(
+            *(stack.enter_async_context(nmap_agent(each, "mail1")) for each in made)
+        )
+        yield [
+            (
+                each,
+                await stack.enter_async_context(client_of(each, "mail1", identity_for(Role.SMTP))),
+            )
+            for each in made
+        ]
+
+
+async def _refused(client: DirectoryClient, name: str, password: str) -> None:
+    """It may take the moment in which the other agent is told."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await login(client, name, password)
+            except AuthFailed:
+                return
+
+
+async def test_a_password_that_is_changed_at_one_opens_nothing_at_the_other(
+    agents: Agents, identity_for: Callable[[Role], Identity]
+) -> None:
+    (first, _), (_, client) = agents
+    before = await login(client, "alice", "wonderland")
+    assert await login(client, "alice", "wonderland") == before
+    channel = Channel(
+        first.messaging_server("mail1").nmap.target,
+        identity_for(Role.ADMIN),
+        installation="netmail",
+        expected_role=Role.NMAP,
+    )
+    admin = directory_pb2_grpc.DirectoryServiceStub(channel.raw)
+    request = pb.SetPasswordRequest(user=pb.UserRef(name="alice"), password="looking-glass")
+    await admin.SetPassword(request)
+    await channel.close()
+    await _refused(client, "alice", "wonderland")
+    after = await login(client, "alice", "looking-glass")
+    assert after.credential_epoch > before.credential_epoch
+
+
+async def test_backup_is_left_to_postgresql(
+    agents: Agents, identity_for: Callable[[Role], Identity]
+) -> None:
+    channel = Channel(
+        agents[0][0].messaging_server("mail1").nmap.target,
+        identity_for(Role.ADMIN),
+        installation="netmail",
+        expected_role=Role.NMAP,
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await backup_pb2_grpc.BackupServiceStub(channel.raw).PrepareBackup(
+            backup_pb2.PrepareBackupRequest()
+        )
+    await channel.close()
+    assert error_reason(raised.value) == "BACKUP_NOT_SUPPORTED"
+
+
+async def test_a_database_that_is_away_stops_the_start(tmp_path: Path, certificates: Path) -> None:
+    away = {"url": "postgresql://netmail@127.0.0.1:1/nothing"}
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        async with nmap_agent(two_servers(tmp_path, certificates, store=away), "mail1"):
+            pass
