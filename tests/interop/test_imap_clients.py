@@ -227,9 +227,11 @@ def on_a_terminal(argv: list[str], env: dict[str, str], seconds: float) -> str:
     if pid == 0:
         os.execve(argv[0], argv, env)
     shown = b""
+    readable = select.poll()  # `select` knows descriptors below 1024 only
+    readable.register(terminal, select.POLLIN)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.2)[0]:
+        if readable.poll(200):
             try:
                 data = os.read(terminal, 65536)
             except OSError:

@@ -40,7 +40,12 @@ class Agent:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        output, errors = await asyncio.wait_for(process.communicate(), 60)
+        try:
+            output, errors = await asyncio.wait_for(process.communicate(), 60)
+        except BaseException:
+            process.kill()
+            await process.communicate()
+            raise
         assert process.returncode == 0, errors.decode()
         return output.decode().splitlines()
 

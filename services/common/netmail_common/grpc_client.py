@@ -30,7 +30,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_SIZE),
     ("grpc.max_send_message_length", MESSAGE_SIZE),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long one attempt may take, TLS on a busy machine included.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
