@@ -64,8 +64,9 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy $(SOURCES)
 
+# Without what needs a server from a Debian package.
 unit: $(VENV)/dev.stamp
-	$(BIN)/pytest -n 2 tests/common tests/connmgr tests/smtp tests/pop_imap tests/nmap tests/cli
+	$(BIN)/pytest -n 2 -m "not server" tests/common tests/connmgr tests/smtp tests/pop_imap tests/nmap tests/cli
 
 # Every test: unit, end to end, interop with Debian's clients and servers, crash, fuzz.
 test: $(VENV)/dev.stamp

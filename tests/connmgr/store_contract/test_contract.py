@@ -17,7 +17,7 @@ def redis_address() -> Iterator[str]:
         yield node.address
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.server)])
 def open_store(request: pytest.FixtureRequest) -> OpenStore:
     if request.param == "memory":
         return memory_store

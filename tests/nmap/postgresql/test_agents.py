@@ -21,6 +21,8 @@ from netmail_nmap.app import nmap_agent
 
 from tests.nmap.agents import client_of, login, two_servers
 
+pytestmark = pytest.mark.server
+
 Agents = list[tuple[Installation, DirectoryClient]]
 
 

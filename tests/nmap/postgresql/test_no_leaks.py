@@ -7,6 +7,8 @@ from netmail_nmap.adapters.sql._sweeper import Sweeper
 from tests.nmap.postgresql.conftest import make_user, rows_of
 from tests.nmap.sqlite.test_no_leaks import EMPTY, Clock, Traffic
 
+pytestmark = pytest.mark.server
+
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_nothing_is_left_of_mail_that_is_gone(place: Place, seed: int) -> None:

@@ -22,6 +22,8 @@ from tests.nmap.databases import server as shared_server
 from tests.nmap.postgresql.conftest import eventually
 from tests.support.postgresql import Server, postgresql
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:

@@ -14,6 +14,8 @@ from tests.nmap.databases import server
 from tests.nmap.postgresql.conftest import eventually, make_user
 from tests.support.postgresql import pgbouncer
 
+pytestmark = pytest.mark.server
+
 PLAIN = b"Subject: x\r\n\r\nHello.\r\n"
 
 

@@ -27,6 +27,8 @@ from netmail_nmap.domain.users import Credentials, NewUser, UserChanges
 
 from tests.nmap.postgresql.conftest import Pair, eventually, make_user, rows_of
 
+pytestmark = pytest.mark.server
+
 SOON = 10.0
 """Seconds; far more than it takes."""
 PLAIN = b"Subject: x\r\n\r\nHello.\r\n"

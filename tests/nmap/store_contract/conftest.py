@@ -14,7 +14,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
 ) -> AsyncIterator[Opened]:
