@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import functools
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,14 +15,14 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from netmail_nmap import migrations
-from netmail_nmap.adapters.postgresql import Place, open_postgresql
+from netmail_nmap.adapters.postgresql import Place, open_postgresql, prepare
 from netmail_nmap.adapters.postgresql._driver import make_engine
 from netmail_nmap.adapters.schema import metadata
 from netmail_nmap.domain.delivery import Envelope, Expansion, Recipient, Submission, SubmitOutcome
 from netmail_nmap.domain.errors import StoreUnavailable
 
 from tests.nmap.databases import server as shared_server
-from tests.nmap.postgresql.conftest import eventually
+from tests.nmap.postgresql.conftest import eventually, make_user
 from tests.support.postgresql import Server, postgresql
 
 pytestmark = pytest.mark.server
@@ -69,6 +72,49 @@ async def test_agents_that_start_together_migrate_once(empty: Place) -> None:
         ids = {store.core.ids.store_id for store in stores}
     assert len(ids) == 1
     assert all(ids)
+
+
+async def test_an_agent_of_the_release_before_starts_on_a_newer_schema(empty: Place) -> None:
+    await asyncio.to_thread(prepare, empty)
+    name = empty.url.rpartition("/")[2]
+    newer = "UPDATE alembic_version SET version_num = '9999'; ALTER TABLE users ADD COLUMN x INT"
+    await asyncio.to_thread(shared_server().sql, newer, name)
+    async with open_postgresql(empty) as store:
+        assert await make_user(store, "alice")
+    revision = "SELECT version_num FROM alembic_version"
+    assert await asyncio.to_thread(shared_server().sql, revision, name) == "9999"
+
+
+def _migrate(config: Path) -> "subprocess.CompletedProcess[str]":
+    command = [*(sys.executable, "-m", "netmail_nmap.migrate"), "--config", str(config)]
+    command += ["--state", str(config.parent), "--server", "mail1"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+async def test_a_job_can_migrate_before_the_agents_start(empty: Place, tmp_path: Path) -> None:
+    file = tmp_path / "netmail.yaml"
+
+    def configured(url: str) -> Path:
+        server = {
+            "name": "mail1",
+            "host_name": "mail1.example.org",
+            "domains": ["example.org"],
+            "contexts": [{"name": "users"}],
+            "ube_relaying": {"smtp_after_pop": False},
+            "nmap": {"listen": ["127.0.0.1:1"], "store": {"url": url}},
+        }
+        file.write_text(json.dumps({"messaging_servers": [server]}))
+        return file
+
+    done = await asyncio.to_thread(_migrate, configured(empty.url))
+    assert (done.returncode, done.stderr) == (0, "")
+    name = empty.url.rpartition("/")[2]
+    tables = await asyncio.to_thread(shared_server().sql, r"\dt", name)
+    assert "mailboxes" in tables
+    away = await asyncio.to_thread(_migrate, configured("postgresql://u:geheim@127.0.0.1:1/x"))
+    assert away.returncode == 1
+    assert "cannot be opened" in away.stderr
+    assert "geheim" not in away.stderr
 
 
 async def test_a_database_that_answers_before_the_disk_has_it_is_refused(empty: Place) -> None:

@@ -58,3 +58,7 @@ class Place:
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """Opens a connection. Raises: those of asyncpg and of sockets; StoreUnavailable."""
         return await asyncpg.connect(**self.options())
+
+    async def connect_patiently(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """The same, for statements that may take long: migrations, and waiting for others'."""
+        return await asyncpg.connect(**{**self.options(), "command_timeout": None})

@@ -4,21 +4,27 @@ import secrets
 import time
 
 import sqlalchemy as sa
+from netmail_common.logging import get_logger
 from sqlalchemy.dialects.postgresql import insert
 
 from netmail_nmap import migrations
-from netmail_nmap.adapters.postgresql._driver import ERRORS
+from netmail_nmap.adapters.postgresql._connect import Place
+from netmail_nmap.adapters.postgresql._driver import ERRORS, make_engine
 from netmail_nmap.adapters.schema import store_meta
 from netmail_nmap.domain.errors import StoreUnavailable
+
+_log = get_logger(__name__)
 
 _LOCK = 0x6E65746D61696C  # "netmail"
 
 
-def prepare(engine: sa.Engine, name: str) -> None:
+def prepare(place: Place) -> None:
     """Brings the schema up to date, gives the store its id.
 
     Raises: StoreUnavailable, and nothing was changed.
     """
+    name = str(place)
+    engine = make_engine(place.connect_patiently)
     try:
         with engine.connect() as connection:
             _check(connection, name)
@@ -42,7 +48,13 @@ def _migrate(connection: sa.Connection) -> None:
         raise StoreUnavailable
     driver.begin(writing=True)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(_LOCK, sa.BigInteger))))
-    migrations.upgrade(connection)
+    newer = migrations.newer_revision(connection)
+    if newer is None:
+        migrations.upgrade(connection)
+    else:
+        # In the middle of an upgrade, or after its rollback: a release only adds to the schema
+        # what the one before does not mind.
+        _log.warning("a newer agent has migrated the database", revision=newer)
     connection.execute(
         insert(store_meta)
         .values(

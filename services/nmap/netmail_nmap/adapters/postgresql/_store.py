@@ -53,8 +53,8 @@ async def open_postgresql(
 
     Raises: StoreUnavailable when it cannot be opened or migrated.
     """
+    await asyncio.to_thread(prepare, place)
     engine = make_engine(place.connect)
-    await asyncio.to_thread(prepare, engine, str(place))
     own = secrets.token_hex(8)
     hub, ended_users = ChangeHub(), EndedUsers()
     wakes: list[Callable[[], None]] = []
