@@ -138,6 +138,19 @@ async def test_a_database_that_is_away_is_said_without_a_password(tmp_path: Path
             pass
 
 
+async def test_several_hosts_may_be_named(empty: Place) -> None:
+    one = f"127.0.0.1:{shared_server().port}"
+    several = f"{empty.url.replace(one, '127.0.0.1:1,' + one)}?target_session_attrs=read-write"
+    async with open_postgresql(Place(several)) as store:
+        assert await make_user(store, "alice")
+
+
+def test_no_password_is_shown() -> None:
+    for url in ("postgresql://u:geheim@a:1,b:2/x", "postgresql://u@a/x?password=geheim&sslmode=on"):
+        assert "geheim" not in str(Place(url))
+        assert str(Place(url)).startswith("postgresql://u")
+
+
 async def test_the_password_comes_from_a_file(empty: Place, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("geheim\n")

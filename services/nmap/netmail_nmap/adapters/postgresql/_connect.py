@@ -1,12 +1,12 @@
 """Where the database is, and how it is spoken to."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import make_url
 
 from netmail_nmap.domain.errors import StoreUnavailable
 
@@ -53,7 +53,8 @@ class Place:
 
     def __str__(self) -> str:
         """For people: without a password."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", self.url)
+        return re.sub(r"([?&]password=)[^&]*", r"\1***", without)
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """Opens a connection. Raises: those of asyncpg and of sockets; StoreUnavailable."""
