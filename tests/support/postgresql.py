@@ -77,6 +77,10 @@ class Server:
         )
         return done.stdout.strip()
 
+    def promote(self) -> None:
+        """A standby becomes the primary."""
+        self._control("promote", "-w", "-t", "60")
+
     def _control(self, *words: str) -> None:
         command = [str(self.programs / "pg_ctl"), "-D", str(self.folder / "data"), *words]
         subprocess.run(
@@ -137,6 +141,33 @@ def postgresql(*options: str, durable: bool = False) -> Iterator[Server]:
         finally:
             with contextlib.suppress(subprocess.CalledProcessError):  # it was stopped already
                 server._control("stop", *_FAST_SHUTDOWN)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def standby(primary: Server) -> Iterator[Server]:
+    """A synchronous standby of it, attached: a commit is answered when both have it."""
+    folder = Path(tempfile.mkdtemp(prefix="netmail-postgresql-"))
+    port = free_port()
+    options = [option for option in primary.options if not option.startswith("port=")]
+    server = Server(folder, port, primary.programs, (f"port={port}", *options))
+    try:
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        copy = [str(primary.programs / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-N"]
+        copy += ["-h", "127.0.0.1", "-p", str(primary.port), "-U", _USER, "-c", "fast"]
+        subprocess.run(_as_nobody_special(copy), check=True, cwd=folder, timeout=120)
+        server.start()
+        try:
+            primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            primary.sql("SELECT pg_reload_conf()")
+            state = "SELECT sync_state FROM pg_stat_replication"
+            eventually(lambda: primary.sql(state) == "sync", "the standby is attached")
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import json
 import subprocess
 import sys
@@ -18,12 +17,13 @@ from netmail_nmap import migrations
 from netmail_nmap.adapters.postgresql import Place, open_postgresql, prepare
 from netmail_nmap.adapters.postgresql._driver import make_engine
 from netmail_nmap.adapters.schema import metadata
+from netmail_nmap.adapters.sql import Store
 from netmail_nmap.domain.delivery import Envelope, Expansion, Recipient, Submission, SubmitOutcome
 from netmail_nmap.domain.errors import StoreUnavailable
 
 from tests.nmap.databases import server as shared_server
 from tests.nmap.postgresql.conftest import eventually, make_user
-from tests.support.postgresql import Server, postgresql
+from tests.support.postgresql import Server, postgresql, standby
 
 pytestmark = pytest.mark.server
 
@@ -166,42 +166,77 @@ def _submission(number: int) -> Submission:
     return Submission(envelope, b"A: b\r\n\r\nx", (Expansion(remote=(address,)),))
 
 
-def _more_than(answered: set[str], number: int) -> bool:
-    return len(answered) > number
+class Senders:
+    """Submit for ever, and remember what was answered."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._numbers = iter(range(1_000_000))
+        self.answered: set[str] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._run()) for _ in range(3)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def more(self) -> None:
+        """Waits until 30 more are answered."""
+        wanted = len(self.answered) + 30
+        await eventually(lambda: len(self.answered) >= wanted)
+
+    async def missing(self) -> int:
+        """How many of the answered ones are not there; none may be there twice."""
+        rows = await self._store.core.readers.run(
+            lambda snapshot: snapshot.driver.execute("SELECT message_id FROM queue_messages")
+        )
+        kept = [row[0] for row in rows]
+        assert len(kept) == len(set(kept))
+        return len(self.answered - set(kept))
+
+    async def _run(self) -> None:
+        while True:
+            submission = _submission(next(self._numbers))
+            (result,) = await self._store.queue.submit([submission])
+            if result.outcome is SubmitOutcome.ACCEPTED:
+                self.answered.add(submission.envelope.message_id)
+            else:
+                await asyncio.sleep(0.05)
 
 
 async def test_what_was_answered_survives_the_kill_of_the_server_and_work_goes_on(
     server: Server,
 ) -> None:
-    answered: set[str] = set()
     url = await asyncio.to_thread(server.create)
     async with open_postgresql(Place(url), readers=2, writers=2) as store:
-        stop = asyncio.Event()
-        numbers = iter(range(100_000))
+        senders = Senders(store)
+        async with senders.running():
+            for _ in range(2):
+                await senders.more()
+                await asyncio.to_thread(server.kill)
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(server.start)
+            await senders.more()
+        assert await senders.missing() == 0
 
-        async def sender() -> None:
-            while not stop.is_set():
-                submission = _submission(next(numbers))
-                (result,) = await store.queue.submit([submission])
-                if result.outcome is SubmitOutcome.ACCEPTED:
-                    answered.add(submission.envelope.message_id)
-                else:
-                    await asyncio.sleep(0.05)
 
-        senders = [asyncio.create_task(sender()) for _ in range(3)]
-        for _ in range(2):
-            before = len(answered)
-            await eventually(functools.partial(_more_than, answered, before + 30))
-            await asyncio.to_thread(server.kill)
-            await asyncio.sleep(0.2)
-            await asyncio.to_thread(server.start)
-        before = len(answered)
-        await eventually(lambda: len(answered) > before + 30)
-        stop.set()
-        await asyncio.gather(*senders)
-        rows = await store.core.readers.run(
-            lambda snapshot: snapshot.driver.execute("SELECT message_id FROM queue_messages")
-        )
-    kept = [row[0] for row in rows]
-    assert answered <= set(kept)
-    assert len(kept) == len(set(kept))
+async def test_the_standby_takes_over_and_nothing_that_was_answered_is_lost(
+    server: Server,
+) -> None:
+    url = await asyncio.to_thread(server.create)
+    with standby(server) as other:
+        host = f"127.0.0.1:{server.port}"
+        hosts = f"{host},127.0.0.1:{other.port}"
+        place = Place(f"{url.replace(host, hosts)}?target_session_attrs=read-write")
+        async with open_postgresql(place, readers=2, writers=2) as store:
+            senders = Senders(store)
+            async with senders.running():
+                await senders.more()
+                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(other.promote)
+                await senders.more()
+            assert await senders.missing() == 0
