@@ -17,7 +17,7 @@ from netmail_nmap import migrations
 from netmail_nmap.adapters.postgresql import Place, open_postgresql, prepare
 from netmail_nmap.adapters.postgresql._driver import make_engine
 from netmail_nmap.adapters.schema import metadata
-from netmail_nmap.adapters.sql import Store
+from netmail_nmap.adapters.sql import Store, Transaction
 from netmail_nmap.domain.delivery import Envelope, Expansion, Recipient, Submission, SubmitOutcome
 from netmail_nmap.domain.errors import StoreUnavailable
 
@@ -164,6 +164,22 @@ def _submission(number: int) -> Submission:
     address = f"a@d{number % 7}.example"
     envelope = Envelope(f"message-{number:012d}", "s@example.net", (Recipient(address),))
     return Submission(envelope, b"A: b\r\n\r\nx", (Expansion(remote=(address,)),))
+
+
+async def test_a_transaction_that_was_left_open_takes_nothing_in(empty: Place) -> None:
+    async with open_postgresql(empty, readers=1, writers=1) as store:
+        await make_user(store, "alice")
+
+        def left_open(transaction: Transaction) -> None:
+            driver = transaction.driver
+            driver.rollback = driver.commit = lambda: None
+
+        await store.core.writer.run(left_open)
+        assert await make_user(store, "bob")
+        rows = await store.core.readers.run(
+            lambda snapshot: snapshot.driver.execute("SELECT name FROM users ORDER BY id")
+        )
+    assert [row[0] for row in rows] == ["alice", "bob"]
 
 
 class Senders:

@@ -64,6 +64,9 @@ class Driver:
 
     def begin(self, *, writing: bool) -> None:
         """Begins a transaction: one that writes, or one that sees the database at one moment."""
+        if self.connection.is_in_transaction():  # its end failed: nothing may be added to it
+            self.connection.terminate()
+            raise ConnectionResetError
         self._writing = writing
         self._locked.clear()
         self.wait(self.connection.execute(_BEGIN if writing else _BEGIN_READING))
