@@ -55,7 +55,8 @@ def _fields(header: bytes) -> None:
     chosen = field_selector(Section(b"", text=SectionText.HEADER_FIELDS, fields=names))(header)
     rest = field_selector(Section(b"", text=SectionText.HEADER_FIELDS_NOT, fields=names))(header)
     everything = field_selector(
-        Section(b"", text=SectionText.HEADER_FIELDS_NOT, fields=frozenset({b"-"}))
+        # No field can have this name.
+        Section(b"", text=SectionText.HEADER_FIELDS_NOT, fields=frozenset({b":"}))
     )(header)
     assert chosen.endswith(b"\r\n")
     assert len(chosen) + len(rest) == len(everything) + 2

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from netmail_pop_imap.protocol.imap.reader import (
@@ -179,3 +180,23 @@ def test_a_streamed_literal_has_the_same_octets_however_it_is_cut(
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_any_octets_give_events_and_no_exception(data: bytes, cuts: list[int]) -> None:
     read_all(data, cuts)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("refuse", [False, True], ids=["command", "rest of a command"])
+def test_a_literal_behind_a_line_over_the_limit_is_no_command(size: int, refuse: bool) -> None:
+    reader = CommandReader(100)
+    data = (
+        (b"a X {3+}\r\nabc" if refuse else b"a ")
+        + b"x" * 200
+        + b" {9+}\r\nb LOGOUT\n\r\nc NOOP\r\n"
+    )
+    events: list[Event] = []
+    for start in range(0, len(data), size):
+        reader.feed(data[start : start + size])
+        while (event := reader.next_event()) is not None:
+            events.append(event)
+            if isinstance(event, LiteralAnnounced):
+                reader.refuse(coming=True)
+    assert [type(event) for event in events[-2:]] == [Discarded, CommandLine]
+    assert events[-1] == CommandLine(b"c NOOP")

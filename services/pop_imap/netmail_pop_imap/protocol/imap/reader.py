@@ -79,6 +79,8 @@ Event = CommandLine | Line | LiteralAnnounced | LiteralData | Discarded | Overlo
 
 _ENDLESS = 16
 """Times the limit of a line."""
+_TAIL = 64
+"""Octets that an announcement of a literal has room in."""
 
 
 class _Mode(Enum):
@@ -95,7 +97,17 @@ class _Mode(Enum):
 class CommandReader:
     """Sans-IO: `feed` octets, take events from `next_event` until it gives None."""
 
-    __slots__ = ("_buffer", "_command", "_left", "_mode", "_scanned", "_start", "_text", "max_line")
+    __slots__ = (
+        "_buffer",
+        "_command",
+        "_left",
+        "_mode",
+        "_overlong_in",
+        "_scanned",
+        "_start",
+        "_text",
+        "max_line",
+    )
 
     def __init__(self, max_line: int) -> None:
         self.max_line = max_line
@@ -103,6 +115,7 @@ class CommandReader:
         self._start = 0
         self._scanned = 0
         self._mode = _Mode.TEXT
+        self._overlong_in = _Mode.TEXT
         self._command: list[bytes] = []
         self._text = 0
         self._left = 0
@@ -130,7 +143,10 @@ class CommandReader:
             if self._mode is _Mode.STREAM:
                 return self._stream()
             if self._mode is _Mode.OVERLONG:
-                return self._skip_overlong()
+                ended, event = self._skip_overlong()
+                if event is not None or not ended:
+                    return event
+                continue
             if self._mode in {_Mode.COLLECT, _Mode.DISCARD_LITERAL}:
                 if not self._pass_literal():
                     return None
@@ -198,26 +214,36 @@ class CommandReader:
             self._start = self._scanned = 0
 
     def _check_length(self) -> Event | None:
-        if self.backlog + self._text > self.max_line:
-            self._command.append(self._buffer[self._start : self._start + 128])
+        # A CR at the end may be half of the CRLF, which does not count.
+        length = self.backlog - self._buffer.endswith(b"\r")
+        if length + self._text > self.max_line:
+            if self._mode is not _Mode.DISCARD_TEXT:
+                self._command.append(self._buffer[self._start : self._start + 128])
             self._drop_buffer()
-            self._mode = _Mode.OVERLONG
+            self._overlong_in, self._mode = self._mode, _Mode.OVERLONG
         return None
 
     def _drop_buffer(self) -> None:
-        """Forgets the buffer but a CR at its end, which may be half of a CRLF."""
-        self._advance(len(self._buffer) - self._buffer.endswith(b"\r"))
+        """Forgets the buffer but its end, which may announce a literal, or be half of a CRLF."""
+        dropped = max(0, self.backlog - _TAIL)
+        self._text += dropped
+        self._start += dropped
+        self._scanned = max(self._start, len(self._buffer) - 1)
 
-    def _skip_overlong(self) -> Event | None:
-        end = self._buffer.find(b"\r\n", self._start)
+    def _skip_overlong(self) -> tuple[bool, Event | None]:
+        """To the end of the line, as if it had come in one piece; whether that was reached."""
+        end = self._buffer.find(b"\r\n", self._scanned)
         start = b"".join(self._command)[:128]
         if end < 0:
-            self._text += self.backlog
             self._drop_buffer()
-            return Endless(start) if self._text > _ENDLESS * self.max_line else None
+            return False, Endless(start) if self._text > _ENDLESS * self.max_line else None
+        literal = _LITERAL.search(self._buffer[self._start : end])
         self._advance(end + 2)
-        self._reset()
-        return Overlong(start)
+        if self._overlong_in is _Mode.DISCARD_TEXT:
+            return True, self._discard_text(literal)
+        if self._overlong_in is _Mode.LINE:
+            literal = None
+        return True, self._overlong_command(start, literal)
 
     def _take(self, line: bytes) -> Event | None:
         if self._mode is _Mode.LINE:
