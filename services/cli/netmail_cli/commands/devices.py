@@ -4,13 +4,10 @@ from typing import Annotated, Any
 
 import typer
 from netmail.nmap.v1 import directory_pb2 as pb
-from netmail_common.config import Duration
-from pydantic import TypeAdapter, ValidationError
 
+from netmail_cli.arguments import seconds_of
 from netmail_cli.command import Call, admin_command
 from netmail_cli.commands.users import UserArgument, find_user, user_ref
-from netmail_cli.context import Failure
-from netmail_cli.exit_codes import ExitCode
 
 __all__ = ["device_app"]
 
@@ -43,7 +40,9 @@ async def add(
         name=name,
         services=service or [],
         networks=network or [],
-        expires_in_seconds=None if expires is None else _seconds(expires),
+        expires_in_seconds=None
+        if expires is None
+        else seconds_of(expires, f"{expires} is no time: a number with s, m, h or d"),
     )
     server, found = await find_user(call.admin, user, None)
     answer = await call.admin.directory(server).CreateDevicePassword(
@@ -78,13 +77,6 @@ async def remove(
         pb.DeleteDevicePasswordRequest(user=user_ref(found), name=name)
     )
     call.output.done(f"{name} of {found.name} is removed", {"removed": name})
-
-
-def _seconds(text: str) -> int:
-    try:
-        return TypeAdapter(Duration).validate_python(text)
-    except ValidationError:
-        raise Failure(ExitCode.USAGE, f"{text} is no time: a number with s, m, h or d") from None
 
 
 def _record(device: pb.DevicePassword) -> dict[str, Any]:

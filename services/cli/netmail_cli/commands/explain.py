@@ -14,6 +14,7 @@ from netmail_common.mail_address import AddressError, MailAddress, parse_mail_ad
 from netmail_common.networks import Address
 
 from netmail_cli.admin import Administrator
+from netmail_cli.arguments import address_of
 from netmail_cli.command import Call, asking
 from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
@@ -77,7 +78,7 @@ async def explain(
     binding: BindingOption = None,
 ) -> None:
     """Says whether a client may connect and relay: each rule in its order, and what it said."""
-    client, sent_by = _address(address), _sender(sender)
+    client, sent_by = address_of(address), _sender(sender)
     records = [
         await _explain(call.admin, place, client, sent_by, service, binding)
         for place in _places(call.admin.installation, server)
@@ -86,13 +87,6 @@ async def explain(
         call.output.data(records)
     else:
         call.output.done("\n\n".join("\n".join(_text(record)) for record in records))
-
-
-def _address(text: str) -> Address:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        raise Failure(ExitCode.USAGE, f"{text} is not an IP address") from None
 
 
 def _sender(text: str | None) -> MailAddress | None:

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 import grpc
 import typer
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.config import Duration
 from netmail_common.grpc_errors import error_reason
-from pydantic import TypeAdapter, ValidationError
 
 from netmail_cli.admin import Administrator
+from netmail_cli.arguments import address_of, seconds_of
 from netmail_cli.command import Call, asking
 from netmail_cli.commands.logins import AddressOption
 from netmail_cli.commands.users import find_user
@@ -71,19 +70,13 @@ def _who(who: str | None, address: str | None) -> tuple[str | None, bytes]:
             return who, b""
     if address is None:
         raise Failure(ExitCode.USAGE, "say a user, --address, or both")
-    try:
-        return who, ipaddress.ip_address(address).packed
-    except ValueError:
-        raise Failure(ExitCode.USAGE, f"{address} is not an IP address") from None
+    return who, address_of(address).packed
 
 
 def _seconds(within: str | None) -> int:
     if within is None:
         return 0
-    try:
-        return int(TypeAdapter(Duration).validate_python(within))
-    except ValidationError:
-        raise Failure(ExitCode.USAGE, f"{within}: say --within as in 90m, 12h or 7d") from None
+    return seconds_of(within, f"{within}: say --within as in 90m, 12h or 7d")
 
 
 async def _keys(admin: Administrator, text: str) -> list[pb.UserKey]:

@@ -8,6 +8,7 @@ import typer
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
 from netmail_cli.admin import Administrator, pages
+from netmail_cli.arguments import address_of
 from netmail_cli.command import Call, admin_command
 from netmail_cli.commands.users import find_user
 from netmail_cli.context import Failure
@@ -103,10 +104,7 @@ async def _filters(
         key = pb.UserKey(name=found.name, context=found.context)
     if address is None:
         return key, b""
-    try:
-        return key, ipaddress.ip_address(address).packed
-    except ValueError:
-        raise Failure(ExitCode.USAGE, f"{address} is not an IP address") from None
+    return key, address_of(address).packed
 
 
 async def _all_logins(

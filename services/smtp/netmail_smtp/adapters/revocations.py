@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
 import grpc
+from netmail_common.background import in_background
 from netmail_common.connmgr import (
     ConnectionManagerClient,
     LoginReplica,
@@ -63,13 +64,8 @@ async def following_logins(
         REPLICA_LOGINS.set_function(lambda: replica.logins)
         REPLICA_AGE.set_function(lambda: replica.age)
         follow = replica.run
-    task = asyncio.get_running_loop().create_task(_for_ever(follow))
-    try:
+    async with in_background(_for_ever(follow), "logins"):
         yield replica
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _for_ever(follow: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
+from netmail_common.background import in_background
 from netmail_common.logging import get_logger
 
 from netmail_nmap.adapters.postgresql._connect import Place
@@ -124,16 +126,9 @@ class Bulletin(DirectoryVersion):
 
     # -- hearing -------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Tells and hears while the block runs."""
-        task = asyncio.create_task(self._run(), name="store-bulletin")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return in_background(self._run(), "store-bulletin")
 
     async def _run(self) -> None:
         while True:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
+from netmail_common.background import in_background
 from netmail_common.logging import get_logger
 
 from netmail_nmap.adapters.sql import Transaction, WriteQueue
@@ -67,16 +69,9 @@ class SharedLocks:
         finally:
             self._held.discard(key)
 
-    @contextlib.asynccontextmanager
-    async def renewing(self) -> AsyncIterator[None]:
+    def renewing(self) -> AbstractAsyncContextManager[None]:
         """Keeps the locks while the block runs."""
-        task = asyncio.create_task(self._renew(), name="store-locks")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return in_background(self._renew(), "store-locks")
 
     async def renew(self) -> None:
         """Keeps what is held for another while. Raises: StoreUnavailable."""

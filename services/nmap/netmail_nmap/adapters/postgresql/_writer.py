@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import asyncpg
@@ -17,7 +16,7 @@ from netmail_common.metrics import timed
 
 from netmail_nmap.adapters.postgresql._driver import ERRORS, Driver
 from netmail_nmap.adapters.sql import Event, Transaction
-from netmail_nmap.adapters.sql._writer import COMMITS, DONE, FAILED
+from netmail_nmap.adapters.sql._writer import COMMITS, Handler, Job, answer, run_one
 from netmail_nmap.domain.errors import InsufficientStorage, NmapError, StoreUnavailable
 
 T = TypeVar("T")
@@ -42,22 +41,7 @@ _READ_ONLY = asyncpg.ReadOnlySQLTransactionError
 
 _log = get_logger(__name__)
 
-Handler = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 Announce = Callable[[Driver, Sequence[Event]], None]
-
-
-@dataclass(slots=True)
-class _Job:
-    handler: Handler
-    item: Any
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
-
-
-def _run_one(transaction: Transaction, operations: Sequence[Any]) -> Sequence[Any]:
-    (operation,) = operations
-    return [operation(transaction)]
 
 
 class Writers:
@@ -86,7 +70,7 @@ class Writers:
         self._announce = announce
         self._publish = publish
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._gathering: set[Handler] = set()
         self._changed = threading.Condition()
         self._closed = False
@@ -102,7 +86,7 @@ class Writers:
 
         Raises: what OPERATION raises (then nothing was changed); StoreUnavailable.
         """
-        return cast("T", await self._put(_run_one, operation))
+        return cast("T", await self._put(run_one, operation))
 
     async def run_gathered(
         self, handler: Callable[[Transaction, Sequence[I]], Sequence[R | NmapError]], item: I
@@ -123,7 +107,7 @@ class Writers:
             raise StoreUnavailable
         future: asyncio.Future[Any] = self._loop.create_future()
         with self._changed:
-            self._waiting.append(_Job(handler, item, future))
+            self._waiting.append(Job(handler, item, future))
             self._changed.notify()
         return future
 
@@ -142,7 +126,7 @@ class Writers:
                 self._loop.call_soon_threadsafe(self._answer, jobs, events)
         session.close()
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         """What to do next, together; nothing: stop."""
         with self._changed:
             while True:
@@ -154,8 +138,8 @@ class Writers:
                     return []
                 self._changed.wait()
 
-    def _gathered(self, first: _Job) -> list[_Job]:
-        if first.handler is _run_one:
+    def _gathered(self, first: Job) -> list[Job]:
+        if first.handler is run_one:
             self._waiting.remove(first)
             return [first]
         self._gathering.add(first.handler)
@@ -164,7 +148,7 @@ class Writers:
         self._waiting = deque(job for job in self._waiting if id(job) not in taken)
         return jobs
 
-    def _do(self, session: "_Session", jobs: list[_Job]) -> list[Event]:
+    def _do(self, session: "_Session", jobs: list[Job]) -> list[Event]:
         """Does the jobs in one transaction; one by one if that fails."""
         try:
             return self._commit(session, jobs)
@@ -177,7 +161,7 @@ class Writers:
                 job.result, job.error = None, _translated(error)
             return []
 
-    def _commit(self, session: "_Session", jobs: list[_Job]) -> list[Event]:
+    def _commit(self, session: "_Session", jobs: list[Job]) -> list[Event]:
         for number in range(1, _TRIES + 1):
             try:
                 return self._try(session, jobs)
@@ -191,7 +175,7 @@ class Writers:
                 time.sleep(random.uniform(0, _PAUSE * number))  # noqa: S311 - not a secret
         raise AssertionError("the last try ends the loop")
 
-    def _try(self, session: "_Session", jobs: list[_Job]) -> list[Event]:
+    def _try(self, session: "_Session", jobs: list[Job]) -> list[Event]:
         transaction = session.begin()
         try:
             results = jobs[0].handler(transaction, [job.item for job in jobs])
@@ -216,18 +200,10 @@ class Writers:
 
     # -- the event loop ------------------------------------------------------------------------
 
-    def _answer(self, jobs: list[_Job], events: Sequence[Event]) -> None:
+    def _answer(self, jobs: list[Job], events: Sequence[Event]) -> None:
         if events:
             self._publish(events)
-        for job in jobs:
-            if job.future.done():  # the caller was cancelled
-                continue
-            if job.error is None:
-                DONE.inc()
-                job.future.set_result(job.result)
-            else:
-                FAILED.inc()
-                job.future.set_exception(job.error)
+        answer(jobs)
 
 
 class _Unknown(OSError):

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import sqlalchemy as sa
+from netmail_common.background import in_background
 from netmail_common.metrics import gauge
 
 from netmail_nmap.adapters.schema import queue_items
@@ -42,16 +44,9 @@ class Gauges:
         self._core = core
         self._octets = size
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Looks while the block runs."""
-        task = asyncio.create_task(self._run(), name="store-gauges")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return in_background(self._run(), "store-gauges")
 
     async def look(self) -> None:
         """Sets the gauges."""

@@ -1,10 +1,10 @@
 """Removes in the background what nobody needs any more: bodies, marks of what was accepted."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import sqlalchemy as sa
+from netmail_common.background import in_background
 from netmail_common.logging import get_logger
 
 from netmail_nmap.adapters.schema import accepted
@@ -44,16 +44,9 @@ class Sweeper:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Sweeps while the block runs."""
-        task = asyncio.create_task(self._run(), name="store-sweeper")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return in_background(self._run(), "store-sweeper")
 
     async def sweep(self) -> int:
         """One part of a sweep; gives how many rows it looked at."""

@@ -27,7 +27,7 @@ _MAX_JOBS = 1_024
 _log = get_logger(__name__)
 COMMITS = duration("nmap_store_commit", "Durable commits of the store")
 _jobs = counter("nmap_store_writes", "Write requests that the store took", ("outcome",))
-DONE, FAILED = _jobs.labels("done"), _jobs.labels("failed")
+_DONE, _FAILED = _jobs.labels("done"), _jobs.labels("failed")
 
 
 class Transaction:
@@ -51,7 +51,9 @@ Handler = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(slots=True)
-class _Job:
+class Job:
+    """What a caller waits for."""
+
     handler: Handler
     item: Any
     future: asyncio.Future[Any]
@@ -62,12 +64,26 @@ class _Job:
 @dataclass(slots=True)
 class _Group:
     handler: Handler
-    jobs: list[_Job] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
 
-def _run_one(transaction: Transaction, operations: Sequence[Any]) -> Sequence[Any]:
+def run_one(transaction: Transaction, operations: Sequence[Any]) -> Sequence[Any]:
+    """The handler of operations that are not gathered."""
     (operation,) = operations
     return [operation(transaction)]
+
+
+def answer(jobs: Sequence[Job]) -> None:
+    """Tells the callers what became of their jobs; for the event loop."""
+    for job in jobs:
+        if job.future.done():  # the caller was cancelled
+            continue
+        if job.error is None:
+            _DONE.inc()
+            job.future.set_result(job.result)
+        else:
+            _FAILED.inc()
+            job.future.set_exception(job.error)
 
 
 class WriteQueue(Protocol):
@@ -107,7 +123,7 @@ class Writer:
         self._connection = engine.connect()
         self._publish = publish
         self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
@@ -117,7 +133,7 @@ class Writer:
 
         Raises: what OPERATION raises (then nothing was changed); StoreUnavailable.
         """
-        return cast("T", await self._put(_run_one, operation))
+        return cast("T", await self._put(run_one, operation))
 
     async def run_gathered(
         self, handler: Callable[[Transaction, Sequence[I]], Sequence[R | NmapError]], item: I
@@ -140,7 +156,7 @@ class Writer:
         if self._closed:
             raise StoreUnavailable
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.put(_Job(handler, item, future))
+        self._waiting.put(Job(handler, item, future))
         return future
 
     # -- the writer's thread -------------------------------------------------------------------
@@ -164,7 +180,7 @@ class Writer:
                 break
         self._connection.close()
 
-    def _commit(self, transaction: Transaction, jobs: list[_Job]) -> None:
+    def _commit(self, transaction: Transaction, jobs: list[Job]) -> None:
         driver = transaction.driver
         transaction.events = []
         try:
@@ -184,7 +200,7 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._answer, jobs, transaction.events)
 
-    def _run_group(self, transaction: Transaction, handler: Handler, jobs: list[_Job]) -> None:
+    def _run_group(self, transaction: Transaction, handler: Handler, jobs: list[Job]) -> None:
         driver = transaction.driver
         events = len(transaction.events)
         driver.execute("SAVEPOINT job")
@@ -212,26 +228,18 @@ class Writer:
 
     # -- the event loop ------------------------------------------------------------------------
 
-    def _answer(self, jobs: list[_Job], events: Sequence[Event]) -> None:
+    def _answer(self, jobs: list[Job], events: Sequence[Event]) -> None:
         if events:
             self._publish(events)
-        for job in jobs:
-            if job.future.done():  # the caller was cancelled
-                continue
-            if job.error is None:
-                DONE.inc()
-                job.future.set_result(job.result)
-            else:
-                FAILED.inc()
-                job.future.set_exception(job.error)
+        answer(jobs)
 
 
-def _grouped(jobs: Sequence[_Job]) -> list[_Group]:
+def _grouped(jobs: Sequence[Job]) -> list[_Group]:
     """Jobs with the same handler together: nobody waits for another, any order will do."""
     groups: list[_Group] = []
     gathered: dict[Handler, _Group] = {}
     for job in jobs:
-        if job.handler is _run_one:
+        if job.handler is run_one:
             groups.append(_Group(job.handler, [job]))
             continue
         group = gathered.get(job.handler)
