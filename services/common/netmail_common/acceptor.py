@@ -6,12 +6,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
-from netmail_common.config._base import parse_host_port
 from netmail_common.config.common import ListenerConfig
 from netmail_common.connection_limits import ConnectionLimits, Place
+from netmail_common.listening import listen_on, peer_address
 from netmail_common.logging import get_logger
 from netmail_common.metrics import counter
 from netmail_common.proxy_header import read_proxy_header
@@ -128,7 +128,11 @@ class _Acceptor:
         loop = asyncio.get_running_loop()
         try:
             for text in self._listener.listen:
-                self._sockets.append(await _bind(text, reuse_port=reuse_port))
+                self._sockets.append(
+                    await asyncio.to_thread(
+                        listen_on, text, backlog=_BACKLOG, reuse_port=reuse_port
+                    )
+                )
         except OSError:
             self.stop_accepting()
             raise
@@ -183,9 +187,9 @@ class _Acceptor:
             connection.close()
             return
         direct = ClientInfo(
-            address=_address(peer[0]),
+            address=peer_address(str(peer[0])),
             port=int(peer[1]),
-            local_address=_address(local[0]),
+            local_address=peer_address(str(local[0])),
             local_port=int(local[1]),
             via_proxy=False,
             may_grant=True,
@@ -268,13 +272,6 @@ class _Acceptor:
             )
 
 
-def _address(text: str | int) -> IPv4Address | IPv6Address:
-    address = ip_address(str(text))
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
 def _behind_proxy(direct: ClientInfo, header: ProxyHeader) -> ClientInfo:
     if header.source is None or header.destination is None:
         return ClientInfo(
@@ -286,32 +283,10 @@ def _behind_proxy(direct: ClientInfo, header: ProxyHeader) -> ClientInfo:
             may_grant=False,
         )
     return ClientInfo(
-        _address(str(header.source.address)),
+        peer_address(str(header.source.address)),
         header.source.port,
-        _address(str(header.destination.address)),
+        peer_address(str(header.destination.address)),
         header.destination.port,
         via_proxy=True,
         may_grant=True,
     )
-
-
-async def _bind(text: str, *, reuse_port: bool) -> socket.socket:
-    host, port = parse_host_port(text)
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, address = found[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.setblocking(False)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise OSError(error.errno, f"cannot listen on {text}: {error.strerror}") from error
-    return listening

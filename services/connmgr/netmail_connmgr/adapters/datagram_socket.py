@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from netmail_common.config._base import parse_host_port
+from netmail_common.listening import bind_socket
 
 __all__ = ["Datagram", "DatagramSocket", "bind_ipv4"]
 
@@ -26,17 +27,8 @@ def bind_ipv4(address: str, *, reuse_port: bool) -> socket.socket:
     Raises: OSError, also for a host that has no IPv4 address.
     """
     host, port = parse_host_port(address)
-    found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)
-    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        if reuse_port:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        bound.setblocking(False)
-        bound.bind(found[0][4])
-    except OSError:
-        bound.close()
-        raise
+    bound = bind_socket(host, port, socket.SOCK_DGRAM, reuse_port=reuse_port, family=socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     return bound
 
 

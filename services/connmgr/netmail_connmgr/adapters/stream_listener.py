@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netmail_common.config._base import parse_host_port
+from netmail_common.listening import listen_on, peer_address
 from netmail_common.logging import get_logger
 from netmail_common.networks import Address, Network
 from netmail_common.shared_networks import is_within
@@ -70,7 +69,11 @@ async def accept_streams(
     ours: os.stat_result | None = None
     try:
         for address in setup.listen:
-            listener.add(await asyncio.to_thread(_bind, address, reuse_port=setup.reuse_port))
+            listener.add(
+                await asyncio.to_thread(
+                    listen_on, address, backlog=_BACKLOG, reuse_port=setup.reuse_port
+                )
+            )
         ports = listener.ports
         if setup.path is not None:
             listener.add(_bind_path(setup.path))
@@ -125,7 +128,7 @@ class _Listener:
                 return
             connection.setblocking(False)
             local = listening.family == socket.AF_UNIX
-            self._admit(connection, None if local else _address(peer[0]))
+            self._admit(connection, None if local else peer_address(peer[0]))
 
     def _pause(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -205,34 +208,6 @@ class _Place:
         if self._listener is not None:
             self._listener.left(self._transport)
             self._listener = self._transport = None
-
-
-def _address(text: str) -> Address:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def _bind(text: str, *, reuse_port: bool) -> socket.socket:
-    host, port = parse_host_port(text)
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Connections inherit it.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listening.setblocking(False)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise OSError(error.errno, f"cannot listen on {text}: {error.strerror}") from error
-    return listening
 
 
 def _bind_path(path: Path) -> socket.socket:

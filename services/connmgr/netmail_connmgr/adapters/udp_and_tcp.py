@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from netmail_common.config._base import parse_host_port
+from netmail_common.listening import bind_socket, peer_address
 from netmail_common.logging import get_logger
 from netmail_common.networks import Network
 from netmail_common.shared_networks import is_within
@@ -164,10 +164,7 @@ class _Listener:
         metrics.FRONT_END_REQUESTS.labels(self._service.name, outcome).inc()
 
     def _is_allowed(self, host: str) -> bool:
-        address = ipaddress.ip_address(host.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            return is_within(address.ipv4_mapped, self._service.allowed)
-        return is_within(address, self._service.allowed)
+        return is_within(peer_address(host), self._service.allowed)
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -190,9 +187,10 @@ def _bind(text: str, *, reuse_port: bool) -> tuple[socket.socket, socket.socket]
     """
     host, port = parse_host_port(text)
     for attempt in range(_PORT_TRIES):
-        tcp = _socket(socket.SOCK_STREAM, host, port, reuse_port=reuse_port)
+        tcp = bind_socket(host, port, socket.SOCK_STREAM, reuse_port=reuse_port)
         try:
-            udp = _socket(socket.SOCK_DGRAM, host, tcp.getsockname()[1], reuse_port=reuse_port)
+            chosen = tcp.getsockname()[1]
+            udp = bind_socket(host, chosen, socket.SOCK_DGRAM, reuse_port=reuse_port)
         except OSError:
             tcp.close()
             # A port of the kernel's choosing may be free for one of them only.
@@ -201,21 +199,3 @@ def _bind(text: str, *, reuse_port: bool) -> tuple[socket.socket, socket.socket]
         else:
             return tcp, udp
     raise OSError(text)
-
-
-def _socket(kind: socket.SocketKind, host: str, port: int, *, reuse_port: bool) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=kind)[0]
-    found = socket.socket(family, kind)
-    try:
-        if kind is socket.SOCK_STREAM:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if reuse_port:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        found.setblocking(False)
-        found.bind(address)
-    except OSError:
-        found.close()
-        raise
-    return found
