@@ -8,40 +8,17 @@ from typing import Any
 
 from netmail_common.config import Installation, parse_config
 from netmail_common.connmgr import ConnectionManagerClient
-from netmail_common.grpc_client import Channel
 from netmail_common.roles import Role
 from netmail_connmgr.app.manager import Running
 
 from tests.connmgr.conftest import IdentityFor
+from tests.connmgr.one_manager import client_of, manager_config
 
 
 def settings(certificates: Path, **manager: Any) -> Installation:
     """One Connection Manager, cm1, whose front ends may be asked from this machine."""
-    return parse_config(
-        {
-            "state_dir": str(certificates.parent / "state"),
-            "grpc": {"certificates": str(certificates)},
-            "connection_managers": [
-                {
-                    "name": "cm1",
-                    "listen": ["127.0.0.1:0"],
-                    "http": {"listen": None},
-                    "loopback_grants": True,
-                    **manager,
-                }
-            ],
-            "messaging_servers": [
-                {
-                    "name": "mail1",
-                    "host_name": "mail.example.org",
-                    "domains": ["example.org"],
-                    "connection_manager": "cm1",
-                    "contexts": [{"name": "users.demo"}],
-                    "nmap": {"listen": ["127.0.0.1:0"]},
-                }
-            ],
-        }
-    )
+    manager = {"http": {"listen": None}, "loopback_grants": True} | manager
+    return parse_config(manager_config(certificates, **manager))
 
 
 @contextlib.asynccontextmanager
@@ -49,14 +26,9 @@ async def grpc_client(
     running: Running, identity_for: IdentityFor, role: Role = Role.ADMIN
 ) -> AsyncIterator[ConnectionManagerClient]:
     """A client of a Connection Manager's gRPC service."""
-    channel = Channel(
-        f"127.0.0.1:{running.ports[0]}",
-        identity_for(role),
-        installation="netmail",
-        expected_role=Role.CONNMGR,
-    )
+    channel, client = client_of(running.ports[0], identity_for(role))
     try:
-        yield ConnectionManagerClient(channel)
+        yield client
     finally:
         await channel.close()
 

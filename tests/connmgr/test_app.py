@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,54 +11,24 @@ from typing import Any
 import aiohttp
 import pytest
 import structlog
-import yaml
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.certificates import Identity
 from netmail_common.config import ConfigError, Installation, parse_config
-from netmail_common.connmgr import ConnectionManagerClient, UserKey, WatchMode
-from netmail_common.grpc_client import Channel
+from netmail_common.connmgr import UserKey, WatchMode
 from netmail_common.roles import Role
 from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.app.manager import connection_manager
 
 from tests.connmgr.conftest import IdentityFor, check, login
-
-
-def config(certificates: Path, **manager: Any) -> dict[str, Any]:
-    """Its state is beside the certificates, in a folder of the test run."""
-    return {
-        "state_dir": str(certificates.parent / "state"),
-        "grpc": {"certificates": str(certificates)},
-        "connection_managers": [
-            {
-                "name": "cm1",
-                "listen": ["127.0.0.1:0"],
-                "http": {"listen": "127.0.0.1:0"},
-                **manager,
-            }
-        ],
-        "messaging_servers": [
-            {
-                "name": "mail1",
-                "host_name": "mail.example.org",
-                "domains": ["example.org"],
-                "connection_manager": "cm1",
-                "contexts": [{"name": "users.demo"}],
-                "nmap": {"listen": ["127.0.0.1:0"]},
-            }
-        ],
-    }
+from tests.connmgr.one_manager import (
+    client_of,
+    listening_port,
+    manager_config,
+    manager_process,
+)
 
 
 def installation(certificates: Path, **manager: Any) -> Installation:
-    return parse_config(config(certificates, **manager))
-
-
-def client_of(port: int, identity: Identity) -> tuple[Channel, ConnectionManagerClient]:
-    channel = Channel(
-        f"127.0.0.1:{port}", identity, installation="netmail", expected_role=Role.CONNMGR
-    )
-    return channel, ConnectionManagerClient(channel)
+    return parse_config(manager_config(certificates, **manager))
 
 
 async def test_it_serves_by_its_configuration_and_counts(
@@ -89,7 +57,7 @@ async def test_it_serves_by_its_configuration_and_counts(
 async def test_a_revocation_outlives_the_process(
     certificates: Path, identity_for: IdentityFor
 ) -> None:
-    data = config(certificates, name="cm/1 \u00e4")
+    data = manager_config(certificates, name="cm/1 \u00e4")
     data["messaging_servers"][0]["connection_manager"] = "cm/1 \u00e4"
     settings = parse_config(data)
     for age_ms, outcome in (
@@ -137,7 +105,7 @@ async def test_proxies_of_its_listeners_and_its_own_addresses_never_grant(
 ) -> None:
     own, proxy, client_of_proxy = (ip_address(f"192.0.2.{n}") for n in (2, 130, 1))
     monkeypatch.setattr("netmail_connmgr.app.manager.own_addresses", lambda: frozenset({own}))
-    data = config(certificates)
+    data = manager_config(certificates)
     data["messaging_servers"][0]["pop_imap"] = {
         "listeners": [
             {
@@ -191,22 +159,9 @@ def test_the_kernel_lists_our_own_addresses_but_loopback_and_link_local() -> Non
 async def test_the_command_serves_until_sigterm_with_watchers_connected(
     tmp_path: Path, certificates: Path, identity_for: IdentityFor
 ) -> None:
-    settings = config(certificates, http={})
-    file = tmp_path / "netmail.yaml"
-    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    ready_read, ready_write = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "netmail_connmgr"),
-        *("--config", str(file), "--state", str(tmp_path), "--name", "cm1"),
-        pass_fds=[ready_write],
-        env={**os.environ, "NETMAIL_READY_FD": str(ready_write)},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    os.close(ready_write)
-    try:
-        assert await asyncio.to_thread(os.read, ready_read, 100) == b"ready\n"
-        port = listening_port(process.pid)
-        channel, client = client_of(port, identity_for(Role.POP_IMAP))
+    settings = manager_config(certificates, http={})
+    async with manager_process(settings, tmp_path, stderr=asyncio.subprocess.PIPE) as process:
+        channel, client = client_of(listening_port(process.pid), identity_for(Role.POP_IMAP))
         events = client.watch(WatchMode.REVOCATIONS)
         async with asyncio.timeout(15):
             await anext(events)
@@ -216,22 +171,3 @@ async def test_the_command_serves_until_sigterm_with_watchers_connected(
         assert b"Traceback" not in errors
         await events.aclose()
         await channel.close()
-    finally:
-        os.close(ready_read)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-TABLES = ("tcp", "tcp6")
-
-
-def listening_port(pid: int) -> int:
-    """The port of a process that listens on one."""
-    inodes = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
-    tables = [Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii") for name in TABLES]
-    for line in "".join(tables).splitlines():
-        fields = line.split()
-        if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-            return int(fields[1].partition(":")[2], 16)
-    raise AssertionError("it listens on no port")

@@ -4,18 +4,22 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import yaml
 from netmail_common.connmgr import UserKey
 from netmail_common.roles import Role
 
 from tests.connmgr.conftest import IdentityFor
 from tests.connmgr.legacy_udp.agents import agent
 from tests.connmgr.legacy_udp.vectors import ACCESS_HASH
-from tests.connmgr.test_app import client_of, listening_port
+from tests.connmgr.one_manager import (
+    client_of,
+    listening_port,
+    manager_config,
+    manager_process,
+    worker_pids,
+)
 from tests.support.installation import free_port
 
 CLIENT = "203.0.113.1"
@@ -33,66 +37,28 @@ async def workers(
     """
     (folder / "hash").write_text(ACCESS_HASH.hex(), encoding="ascii")
     port = free_port()
-    config = {
-        "grpc": {"certificates": str(certificates)},
-        "connection_managers": [
-            {
-                "name": "cm1",
-                "listen": [f"127.0.0.1:{free_port()}"],
-                "loopback_grants": True,
-                "front_end_workers": count,
-                "legacy_udp": {
-                    "listen": [f"127.0.0.1:{port}"],
-                    "allowed_sources": ["127.0.0.1/32"],
-                    "access_hash_file": str(folder / "hash"),
-                    "plain": True,
-                },
-            }
-        ],
-        "messaging_servers": [
-            {
-                "name": "mail1",
-                "host_name": "mail.example.org",
-                "domains": ["example.org"],
-                "connection_manager": "cm1",
-                "contexts": [{"name": "users.demo"}],
-                "nmap": {"listen": ["127.0.0.1:0"]},
-            }
-        ],
-    }
-    file = folder / "netmail.yaml"
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    ready_read, ready_write = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "netmail_connmgr"),
-        *("--config", str(file), "--state", str(folder), "--name", "cm1"),
-        pass_fds=[ready_write],
-        env={**os.environ, "NETMAIL_READY_FD": str(ready_write)},
-        stderr=asyncio.subprocess.DEVNULL,
+    config = manager_config(
+        certificates,
+        listen=[f"127.0.0.1:{free_port()}"],
+        http={},
+        loopback_grants=True,
+        front_end_workers=count,
+        legacy_udp={
+            "listen": [f"127.0.0.1:{port}"],
+            "allowed_sources": ["127.0.0.1/32"],
+            "access_hash_file": str(folder / "hash"),
+            "plain": True,
+        },
     )
-    os.close(ready_write)
-    try:
-        assert await asyncio.to_thread(os.read, ready_read, 100) == b"ready\n"
+    async with manager_process(config, folder, exit_codes=(exit_code,)) as process:
         yield process.pid, port
-        if exit_code == 0:
-            process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 60) == exit_code
-    finally:
-        os.close(ready_read)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def test_an_agent_may_land_on_another_worker_at_each_request(
     tmp_path: Path, certificates: Path
 ) -> None:
     async with workers(tmp_path, certificates, 2) as (pid, port):
-        assert len(children(pid)) == 2
+        assert len(worker_pids(pid)) == 2
         async with agent(port) as pop:
             assert (await pop.authenticated(CLIENT, "alice")).result == 0
         # Each request from a new socket, as the library does it: the kernel spreads them.
@@ -108,7 +74,7 @@ async def test_a_worker_that_is_killed_comes_back_and_the_table_stays(
 ) -> None:
     async with workers(tmp_path, certificates, 1) as (pid, port), agent(port) as host:
         await host.authenticated(CLIENT, "alice")
-        (worker,) = children(pid)
+        (worker,) = worker_pids(pid)
         os.kill(worker, signal.SIGKILL)
         async with asyncio.timeout(60):
             while True:
@@ -125,7 +91,7 @@ async def test_a_login_that_lay_in_a_stopped_worker_does_not_outlive_a_revocatio
     async with workers(tmp_path, certificates, 1) as (pid, port), agent(port) as host:
         await host.authenticated(CLIENT, "alice")
         channel, admin = client_of(listening_port(pid), identity_for(Role.ADMIN))
-        (worker,) = children(pid)
+        (worker,) = worker_pids(pid)
         os.kill(worker, signal.SIGSTOP)
         try:
             await host.send(host.request(2, "AUTHENTICATED", CLIENT, b"alice\0"))
@@ -152,7 +118,7 @@ async def test_workers_end_with_the_owner_and_answer_nothing_without_it(
         agent(port) as host,
     ):
         await host.authenticated(CLIENT, "alice")
-        left = children(pid)
+        left = worker_pids(pid)
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
             while any(Path(f"/proc/{worker}/exe").exists() for worker in left):

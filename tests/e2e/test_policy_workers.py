@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 
+from tests.connmgr.one_manager import manager_process, worker_pids
 from tests.support.installation import free_port
 
 KEY = "key-of-the-dovecot-policy"
@@ -60,8 +59,7 @@ class Manager:
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(text) for text in children.split()]
+        return worker_pids(self.pid)
 
 
 @pytest.fixture
@@ -89,28 +87,9 @@ async def manager(tmp_path: Path, certificates: Path) -> AsyncIterator[Manager]:
             }
         ],
     }
-    file = tmp_path / "netmail.yaml"
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    ready_read, ready_write = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "netmail_connmgr"),
-        *("--config", str(file), "--state", str(tmp_path), "--name", "cm1"),
-        pass_fds=[ready_write],
-        env={**os.environ, "NETMAIL_READY_FD": str(ready_write)},
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    os.close(ready_write)
-    try:
-        assert await asyncio.to_thread(os.read, ready_read, 100) == b"ready\n"
+    ends = (0, -signal.SIGKILL)  # a test may kill it
+    async with manager_process(config, tmp_path, exit_codes=ends) as process:
         yield Manager(process.pid, policy, path, dovecot)
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 60) == 0
-    finally:
-        os.close(ready_read)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_a_login_reported_to_one_worker_is_known_to_all(manager: Manager) -> None:

@@ -3,18 +3,15 @@
 import asyncio
 import contextlib
 import json
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dns.asyncquery
 import dns.message
 import dns.rcode
-import yaml
 
 from tests.connmgr.front_ends import ask_udp
+from tests.connmgr.one_manager import manager_process
 from tests.support.installation import free_port
 
 _TRIES = 20
@@ -39,32 +36,9 @@ async def served(folder: Path, certificates: Path, workers: int) -> AsyncIterato
             "ttl": 0,
         },
     }
-    file = folder / "netmail.yaml"
-    file.write_text(
-        yaml.safe_dump(
-            {"grpc": {"certificates": str(certificates)}, "connection_managers": [manager]}
-        ),
-        encoding="utf-8",
-    )
-    ready_read, ready_write = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "netmail_connmgr"),
-        *("--config", str(file), "--state", str(folder), "--name", "cm1"),
-        pass_fds=[ready_write],
-        env={**os.environ, "NETMAIL_READY_FD": str(ready_write)},
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    os.close(ready_write)
-    try:
-        assert await asyncio.to_thread(os.read, ready_read, 100) == b"ready\n"
+    config = {"grpc": {"certificates": str(certificates)}, "connection_managers": [manager]}
+    async with manager_process(config, folder):
         yield whoson, dns_list
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-    finally:
-        os.close(ready_read)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def by_tcp(port: int, line: str) -> bytes:

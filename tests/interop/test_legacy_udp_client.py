@@ -18,7 +18,7 @@ from netmail_connmgr.app.manager import Running, connection_manager
 
 from tests.connmgr.conftest import IdentityFor
 from tests.connmgr.legacy_udp.vectors import ACCESS_HASH
-from tests.connmgr.test_app import client_of
+from tests.connmgr.one_manager import client_of, manager_config
 from tests.support.dns_server import Zone, dns_server
 
 SOURCE = Path(__file__).with_name("legacy_udp_client.c")
@@ -73,37 +73,15 @@ async def serving(
     certificates: Path, hash_file: Path, udp: dict[str, Any] | None = None, **manager: Any
 ) -> AsyncIterator[tuple[Running, int]]:
     """A Connection Manager that speaks both protocols, and its UDP port."""
-    config = parse_config(
-        {
-            "state_dir": str(hash_file.parent / "state"),
-            "grpc": {"certificates": str(certificates)},
-            "connection_managers": [
-                {
-                    "name": "cm1",
-                    "listen": ["127.0.0.1:0"],
-                    "loopback_grants": True,
-                    "legacy_udp": {
-                        "listen": ["127.0.0.1:0"],
-                        "allowed_sources": ["127.0.0.1/32"],
-                        "access_hash_file": str(hash_file),
-                        "plain": True,
-                        **(udp or {}),
-                    },
-                    **manager,
-                }
-            ],
-            "messaging_servers": [
-                {
-                    "name": "mail1",
-                    "host_name": "mail.example.org",
-                    "domains": ["example.org"],
-                    "connection_manager": "cm1",
-                    "contexts": [{"name": "users.demo"}],
-                    "nmap": {"listen": ["127.0.0.1:0"]},
-                }
-            ],
-        }
-    )
+    legacy_udp = {
+        "listen": ["127.0.0.1:0"],
+        "allowed_sources": ["127.0.0.1/32"],
+        "access_hash_file": str(hash_file),
+        "plain": True,
+        **(udp or {}),
+    }
+    data = manager_config(certificates, loopback_grants=True, legacy_udp=legacy_udp, **manager)
+    config = parse_config({**data, "state_dir": str(hash_file.parent / "state")})
     async with connection_manager(config, "cm1") as running:
         yield running, running.front_end_ports["legacy_udp"][0]
 

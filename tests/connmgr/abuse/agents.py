@@ -19,26 +19,11 @@ from netmail_common.roles import Role
 from netmail_connmgr.app.manager import connection_manager
 
 from tests.connmgr.conftest import IdentityFor
+from tests.connmgr.one_manager import manager_config
 
 
 def settings(certificates: Path, state: Path, **manager: Any) -> Installation:
-    server = {
-        "name": "mail1",
-        "host_name": "mail.example.org",
-        "domains": ["example.org"],
-        "connection_manager": "cm1",
-        "contexts": [{"name": "users.demo"}],
-        "nmap": {"listen": ["127.0.0.1:0"]},
-    }
-    cm = {"name": "cm1", "listen": ["127.0.0.1:0"], "http": {"listen": "127.0.0.1:0"}, **manager}
-    return parse_config(
-        {
-            "state_dir": str(state),
-            "grpc": {"certificates": str(certificates)},
-            "connection_managers": [cm],
-            "messaging_servers": [server],
-        }
-    )
+    return parse_config({**manager_config(certificates, **manager), "state_dir": str(state)})
 
 
 class CountingClient(ConnectionManagerClient):
