@@ -18,9 +18,8 @@ from netmail_connmgr.domain.table import TableLimits
 from tests.connmgr.conftest import Clock
 from tests.connmgr.front_ends import ask_udp, settings
 from tests.connmgr.legacy_udp.agents import agent
+from tests.connmgr.vouching import LOGIN, V6, VOUCHING
 
-LOGIN = "203.0.113.1"
-V6 = "2001:db8:0:1::1"
 KEY = "key-of-the-dovecot-policy"
 
 
@@ -88,39 +87,10 @@ async def servers(certificates: Path, tmp_path: Path) -> AsyncIterator[Servers]:
 @pytest.mark.parametrize(
     ("login", "client", "known"),
     [
-        (LOGIN, LOGIN, True),
-        (LOGIN, "203.0.113.2", False),
-        (LOGIN, "203.0.113.0", False),
-        (LOGIN, "::ffff:203.0.113.1", True),
-        ("::ffff:203.0.113.1", LOGIN, True),
-        (LOGIN, "64:ff9b::203.0.113.1", True),
-        ("64:ff9b::203.0.113.1", LOGIN, True),
-        (LOGIN, "64:ff9b::203.0.113.2", False),
-        (LOGIN, "2002:cb00:7101::1", True),
-        (LOGIN, "2002:cb00:7102::1", False),
-        (LOGIN, "::203.0.113.1", False),
-        (LOGIN, "::ffff:0:203.0.113.1", False),
-        (V6, V6, True),
-        (V6, "2001:db8:0:1:ffff:ffff:ffff:ffff", True),
+        *VOUCHING,
         (V6, "2001:DB8:0:1::2", True),
-        (V6, "2001:db8:0:2::1", False),
-        (V6, "2001:db8::1", False),
         (f"{V6}%eth0", f"{V6}%eth1", True),
-        # These prove nothing, or have the whole world behind them.
-        ("198.51.100.1", "198.51.100.1", False),
-        ("64:ff9b::198.51.100.1", "64:ff9b::198.51.100.1", False),
-        ("2001:db8:5::1", "2001:db8:5::1", False),
-        ("100.64.0.1", "100.64.0.1", False),
-        ("169.254.0.1", "169.254.0.1", False),
-        ("0.0.0.0", "0.0.0.0", False),
-        ("255.255.255.255", "255.255.255.255", False),
-        ("fe80::1", "fe80::1", False),
         ("fe80::1%eth0", "fe80::1%eth0", False),
-        ("2001:0:cb00:7101::1", "2001:0:cb00:7101::1", False),
-        ("ff02::1", "ff02::1", False),
-        ("64:ff9b::127.0.0.1", "64:ff9b::127.0.0.1", False),
-        ("64:ff9b::127.0.0.1", "127.0.0.1", False),
-        ("2002:7f00:1::1", "127.0.0.1", False),
         # A spelling that is none is no address, on either side.
         ("203.0.113.01", LOGIN, False),
         ("0313.0.113.1", LOGIN, False),
