@@ -1,5 +1,6 @@
 """CheckConnection: may a client connect, and may it try to log in?"""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ _VERDICTS = {
 }
 
 
-class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
+class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer, ABC):
     """The part of the service that judges connections.
 
     Attributes:
@@ -39,9 +40,9 @@ class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
     desk: LocalDesk
 
     @property
+    @abstractmethod
     def instance_id(self) -> str:
         """Of the login table."""
-        raise NotImplementedError
 
     async def CheckConnection(
         self, request: pb.CheckConnectionRequest, context: Any

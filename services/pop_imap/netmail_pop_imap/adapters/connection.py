@@ -7,6 +7,7 @@ a task lives only as long as a command that waits for something.
 
 import asyncio
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
@@ -32,7 +33,7 @@ _LINGER = 5.0
 """Seconds a client gets to take the farewell of a session that the server ends."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """Base class of the public connections.
 
     A subclass implements `greeting`, `turned_away`, `feed`, `step`, `backlog`, `reply_error`,
@@ -100,18 +101,19 @@ class Connection(asyncio.Protocol):
 
     # What a subclass implements.
 
+    @abstractmethod
     def greeting(self) -> bytes:
         """The first line to the client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def turned_away(self, error: NotWelcome) -> bytes:
         """What a client is told instead of the greeting."""
-        raise NotImplementedError
 
+    @abstractmethod
     def feed(self, data: bytes) -> None:
         """Gives octets from the client to the parser; executes nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self) -> bool:
         """Executes the next complete command; False if there is none.
 
@@ -119,23 +121,22 @@ class Connection(asyncio.Protocol):
 
         Raises: ReplyError, answered by `reply_error`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def backlog(self) -> int:
         """Octets that the parser holds and no command has consumed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reply_error(self, error: ReplyError) -> bytes:
         """The reply to the command under way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def farewell(self, ending: Ending) -> bytes:
         """What the client is told when the server ends the session; may be empty."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self) -> None:
         """The connection is gone: release what the session holds."""
-        raise NotImplementedError
 
     # What a subclass calls.
 

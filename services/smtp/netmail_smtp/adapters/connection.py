@@ -8,6 +8,7 @@ the memory.
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
 
@@ -60,7 +61,7 @@ class EndRequested(Exception):
         self.reply = reply
 
 
-class Connection(SMTP):
+class Connection(SMTP, ABC):
     """The octets of one connection.
 
     Args:
@@ -149,8 +150,9 @@ class Connection(SMTP):
             self._end = end
         self._wake()
 
+    @abstractmethod
     async def _handle_client(self) -> None:
-        raise NotImplementedError
+        """Serves the session until it ends."""
 
     def reply(self, reply: Reply) -> None:
         """Puts a reply behind the others; `flush` sends them all at once."""

@@ -1,7 +1,7 @@
 """Which server is the primary of a partition: one server, Sentinel's choice, or a cluster's."""
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from typing import Protocol
 
@@ -97,7 +97,7 @@ class SingleRoute:
         """Has no connections of its own."""
 
 
-class _LearntRoute:
+class _LearntRoute(ABC):
     """A route that is asked for, once for all who want it."""
 
     def __init__(self, wire: Wire, config: ValkeyConfig) -> None:
