@@ -14,15 +14,13 @@ from netmail_nmap.adapters.postgresql._locks import SharedLocks
 from netmail_nmap.adapters.postgresql._migrate import prepare
 from netmail_nmap.adapters.postgresql._readers import LastingSnapshot
 from netmail_nmap.adapters.postgresql._writer import Writers
-from netmail_nmap.adapters.sql import Event, QueueGrew, Readers, Snapshot, Store, UserEnded
+from netmail_nmap.adapters.sql import Event, Readers, Snapshot, Store
 from netmail_nmap.adapters.sql._core import Core, NextId, StoreIds, read_store_id
 from netmail_nmap.adapters.sql._gauges import Gauges
 from netmail_nmap.adapters.sql._mail import SqlMailStore
 from netmail_nmap.adapters.sql._queue import SqlQueueStore
+from netmail_nmap.adapters.sql._subscribers import Subscribers
 from netmail_nmap.adapters.sql._sweeper import Sweeper
-from netmail_nmap.adapters.sql._watch import ChangeHub
-from netmail_nmap.domain.ended_users import EndedUsers
-from netmail_nmap.domain.mail import MailboxChange
 from netmail_nmap.domain.outcomes import QueueSettings
 
 _POLL = 1.0
@@ -56,23 +54,13 @@ async def open_postgresql(
     await asyncio.to_thread(prepare, place)
     engine = make_engine(place.connect)
     own = secrets.token_hex(8)
-    hub, ended_users = ChangeHub(), EndedUsers()
-    wakes: list[Callable[[], None]] = []
-
-    def publish(events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, QueueGrew):
-                for wake in wakes:
-                    wake()
-            elif isinstance(event, UserEnded):
-                ended_users.publish(event.user_id)
-            elif isinstance(event, MailboxChange):
-                hub.publish(event)
-
-    bulletin = Bulletin(listen or place, own, publish, hub.watched, clock)
+    subscribers = Subscribers()
+    bulletin = Bulletin(
+        listen or place, own, subscribers.publish, subscribers.mailboxes.watched, clock
+    )
 
     def publish_everywhere(events: Sequence[Event]) -> None:
-        publish(events)
+        subscribers.publish(events)
         bulletin.tell(events)
 
     async with contextlib.AsyncExitStack() as parts:
@@ -91,8 +79,9 @@ async def open_postgresql(
         ):
             await parts.enter_async_context(part)
         queue = SqlQueueStore(core, settings or QueueSettings())
-        wakes.append(queue.wake)
-        yield Store(core, SqlMailStore(core, hub, locks), queue, ended_users)
+        subscribers.wake_queue = queue.wake
+        mail = SqlMailStore(core, subscribers.mailboxes, locks)
+        yield Store(core, mail, queue, subscribers.ended_users)
 
 
 def _ids(store_id: str) -> StoreIds:

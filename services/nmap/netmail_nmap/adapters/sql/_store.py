@@ -2,23 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from netmail_nmap.adapters.sql import _bodies
 from netmail_nmap.adapters.sql._core import Core, StoreIds
 from netmail_nmap.adapters.sql._engine import database_path, exclusive, make_engine, prepare, reader
-from netmail_nmap.adapters.sql._events import Event, QueueGrew, UserEnded
 from netmail_nmap.adapters.sql._gauges import Gauges
 from netmail_nmap.adapters.sql._locks import MailboxLocks
 from netmail_nmap.adapters.sql._mail import SqlMailStore
 from netmail_nmap.adapters.sql._queue import SqlQueueStore
 from netmail_nmap.adapters.sql._readers import Readers
+from netmail_nmap.adapters.sql._subscribers import Subscribers
 from netmail_nmap.adapters.sql._sweeper import Sweeper
-from netmail_nmap.adapters.sql._watch import ChangeHub
 from netmail_nmap.adapters.sql._writer import Writer
 from netmail_nmap.domain.ended_users import EndedUsers
-from netmail_nmap.domain.mail import MailboxChange
 from netmail_nmap.domain.outcomes import QueueSettings
 
 
@@ -55,8 +53,7 @@ async def open_store(
         ValueError for another kind of URL.
     """
     path = database_path(url)
-    hub = ChangeHub()
-    ended_users = EndedUsers()
+    subscribers = Subscribers()
     with exclusive(path), contextlib.ExitStack() as engines:
         engine = make_engine(path)
         engines.callback(engine.dispose)
@@ -66,19 +63,7 @@ async def open_store(
         async with contextlib.AsyncExitStack() as parts:
             pool = Readers([reader(engine) for _ in range(readers)])
             parts.push_async_callback(pool.close)
-            wakes: list[Callable[[], None]] = []
-
-            def publish(events: Sequence[Event]) -> None:
-                for event in events:
-                    if isinstance(event, QueueGrew):
-                        for wake in wakes:
-                            wake()
-                    elif isinstance(event, UserEnded):
-                        ended_users.publish(event.user_id)
-                    elif isinstance(event, MailboxChange):
-                        hub.publish(event)
-
-            writer = Writer(engine, publish)
+            writer = Writer(engine, subscribers.publish)
             parts.push_async_callback(writer.close)
             await writer.run(lambda transaction: _bodies.all_orphans_due(transaction.driver))
             core = Core(writer, pool, ids, clock)
@@ -86,5 +71,6 @@ async def open_store(
             await parts.enter_async_context(sweeper.running())
             await parts.enter_async_context(Gauges(core, lambda _: path.stat().st_size).running())
             queue = SqlQueueStore(core, settings or QueueSettings())
-            wakes.append(queue.wake)
-            yield Store(core, SqlMailStore(core, hub, MailboxLocks()), queue, ended_users)
+            subscribers.wake_queue = queue.wake
+            mail = SqlMailStore(core, subscribers.mailboxes, MailboxLocks())
+            yield Store(core, mail, queue, subscribers.ended_users)
