@@ -21,6 +21,8 @@ from netmail_connmgr.domain.changes import ChangeLog
 from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.table import TableLimits
 
+from tests.connmgr.one_manager import channel_to
+
 IdentityFor = Callable[[Role], Identity]
 
 
@@ -57,12 +59,7 @@ class Server:
     channels: list[Channel] = field(default_factory=list)
 
     def channel(self, role: Role) -> Channel:
-        channel = Channel(
-            f"127.0.0.1:{self.port}",
-            self.identity_for(role),
-            installation="netmail",
-            expected_role=Role.CONNMGR,
-        )
+        channel = channel_to(self.port, self.identity_for(role))
         self.channels.append(channel)
         return channel
 

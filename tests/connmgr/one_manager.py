@@ -84,11 +84,16 @@ def worker_pids(pid: int) -> list[int]:
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def client_of(port: int, identity: Identity) -> tuple[Channel, ConnectionManagerClient]:
-    """A client of the Connection Manager that listens on a port of this machine."""
-    channel = Channel(
+def channel_to(port: int, identity: Identity) -> Channel:
+    """To the Connection Manager that listens on a port of this machine."""
+    return Channel(
         f"127.0.0.1:{port}", identity, installation="netmail", expected_role=Role.CONNMGR
     )
+
+
+def client_of(port: int, identity: Identity) -> tuple[Channel, ConnectionManagerClient]:
+    """A client of the Connection Manager that listens on a port of this machine."""
+    channel = channel_to(port, identity)
     return channel, ConnectionManagerClient(channel)
 
 

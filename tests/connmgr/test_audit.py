@@ -16,7 +16,6 @@ from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail.connmgr.v1 import connmgr_pb2_grpc
 from netmail_common.config import ConfigError
 from netmail_common.connmgr.model import UserKey
-from netmail_common.grpc_client import Channel
 from netmail_common.grpc_errors import error_reason
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
@@ -32,6 +31,7 @@ from netmail_connmgr.domain.audit import (
 
 from tests.connmgr.conftest import IdentityFor, check, login
 from tests.connmgr.front_ends import grpc_client, settings
+from tests.connmgr.one_manager import channel_to
 
 ALICE, BOB = UserKey("alice", "users.demo"), UserKey("bob", "users.demo")
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -249,12 +249,7 @@ async def history(
     address: bytes = b"",
     **more: int,
 ) -> list[dict[str, Any]]:
-    channel = Channel(
-        f"127.0.0.1:{running.ports[0]}",
-        identity_for(Role.ADMIN),
-        installation="netmail",
-        expected_role=Role.CONNMGR,
-    )
+    channel = channel_to(running.ports[0], identity_for(Role.ADMIN))
     key = pb.UserKey(name=user.name, context=user.context) if user is not None else None
     request = pb.QueryAuditRequest(user=key, client_address=address, **more)
     try:

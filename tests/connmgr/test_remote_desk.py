@@ -16,7 +16,6 @@ from netmail_common.connmgr.model import (
     SenderQuestion,
     UserKey,
 )
-from netmail_common.grpc_client import Channel
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health
 from netmail_common.roles import Role
@@ -31,6 +30,7 @@ from netmail_connmgr.domain.store import LoginFilter
 from netmail_connmgr.domain.table import Outcome
 
 from tests.connmgr.conftest import Clock, IdentityFor, Server
+from tests.connmgr.one_manager import channel_to
 from tests.support.installation import free_port
 
 CLIENT = bytes([192, 0, 2, 1])
@@ -173,12 +173,7 @@ async def test_an_address_that_is_none_is_the_caller_s_mistake(desk: RemoteDesk)
 
 
 async def test_without_an_owner_there_is_no_answer(identity_for: IdentityFor) -> None:
-    channel = Channel(
-        f"127.0.0.1:{free_port()}",
-        identity_for(Role.CONNMGR),
-        installation="netmail",
-        expected_role=Role.CONNMGR,
-    )
+    channel = channel_to(free_port(), identity_for(Role.CONNMGR))
     desk = RemoteDesk(channel, timeout=1.0)
     question = ConnectionQuestion(CLIENT)
     for call in (
@@ -247,12 +242,7 @@ async def test_an_answer_that_cannot_be_understood_allows_nothing(
         service_names=[SERVICE_NAME],
         drain_timeout=0.1,
     ) as bound:
-        channel = Channel(
-            f"127.0.0.1:{bound.ports[0]}",
-            identity_for(Role.CONNMGR),
-            installation="netmail",
-            expected_role=Role.CONNMGR,
-        )
+        channel = channel_to(bound.ports[0], identity_for(Role.CONNMGR))
         with pytest.raises(FrontDeskUnavailable):
             await RemoteDesk(channel).enquire([Enquiry(CLIENT, ANY, "test")])
         await channel.close()

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,8 @@ class Apart:
     folder: Path
     agents: dict[str, Agent] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    _users: Iterator[int] = field(default_factory=count)
+    _hosts: Iterator[int] = field(default_factory=count)
 
     @property
     def manager(self) -> Agent:
@@ -96,6 +100,24 @@ class Apart:
             assert client.say(f"PASS {PASSWORD}").startswith("+OK")
             client.say("QUIT")
 
+    def newcomer(self) -> tuple[str, str]:
+        """A user nobody else is, and an address nobody else has."""
+        return f"user{next(self._users)}", self._address()
+
+    def known_client(self) -> tuple[str, str]:
+        """A newcomer who is logged in; her client may relay."""
+        user, address = self.newcomer()
+        self.log_in(user, address)
+        self.until(user, address, "250", 20.0)
+        return user, address
+
+    def stranger(self) -> tuple[str, str]:
+        """Somebody who is logged in nowhere."""
+        return "user99", self._address()
+
+    def _address(self) -> str:
+        return str(IPv4Address("198.18.0.0") + next(self._hosts))
+
     def relay(self, user: str, address: str) -> str:
         """What decided: 250 for a message that was taken, 451, or else with the enhanced code."""
         with connection_to(self.ports["smtp"], v2(address)) as client:
@@ -108,12 +130,10 @@ class Apart:
                 reply = client.say(f"From: {user}@example.org\r\n\r\nHello\r\n.")
             return reply[:3] if reply.startswith(("250", "451")) else reply[:9]
 
-    def nobody_relays_too_long(
-        self, alice: tuple[str, str], stranger: Callable[[], tuple[str, str]], since: float
-    ) -> None:
+    def nobody_relays_too_long(self, alice: tuple[str, str], since: float) -> None:
         """A known client may relay for max_staleness; afterwards, and for strangers, it is 451."""
         while time.monotonic() < since + MAX_STALENESS + SLOW:
-            assert self.relay(*stranger()) == "451"
+            assert self.relay(*self.stranger()) == "451"
             began = time.monotonic()
             reply = self.relay(*alice)
             assert reply == "451" or (reply == "250" and began < since + MAX_STALENESS)

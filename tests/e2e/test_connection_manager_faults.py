@@ -8,8 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -33,31 +31,18 @@ def world(
         yield running
 
 
-_users = (f"user{number}" for number in count())
-_addresses = (str(IPv4Address("198.18.0.0") + number) for number in count())
-
-
 @pytest.fixture
 def alice(world: Apart) -> tuple[str, str]:
-    """A user nobody else is, logged in from an address nobody else has; her client may relay."""
-    user, address = next(_users), next(_addresses)
-    world.log_in(user, address)
-    world.until(user, address, "250", 20.0)
-    return user, address
-
-
-def stranger() -> tuple[str, str]:
-    """Somebody who is logged in nowhere."""
-    return "user99", next(_addresses)
+    return world.known_client()
 
 
 def test_a_connection_manager_that_was_killed(world: Apart, alice: tuple[str, str]) -> None:
     world.manager.kill()
-    world.nobody_relays_too_long(alice, stranger, since=time.monotonic())
+    world.nobody_relays_too_long(alice, since=time.monotonic())
     world.manager.start()
     world.manager.wait_ready()
     ready = time.monotonic()
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     world.until(*alice, "250", BACK_WITHIN)  # the POP/IMAP agent has told it again
     assert time.monotonic() - ready < BACK_WITHIN + SLOW
 
@@ -68,7 +53,7 @@ def test_a_revocation_outlives_the_connection_manager(world: Apart, alice: tuple
     world.manager.kill()
     world.manager.start()
     world.manager.wait_ready()
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     until = time.monotonic() + BACK_WITHIN
     while time.monotonic() < until:
         assert world.relay(*alice) == NOT_KNOWN
@@ -78,13 +63,13 @@ def test_a_revocation_outlives_the_connection_manager(world: Apart, alice: tuple
 def test_a_connection_manager_that_is_stopped(world: Apart, alice: tuple[str, str]) -> None:
     world.manager.send(signal.SIGSTOP)
     try:
-        world.nobody_relays_too_long(alice, stranger, since=time.monotonic())
+        world.nobody_relays_too_long(alice, since=time.monotonic())
         revoking = threading.Thread(target=world.revoke, args=(alice[1],))
         revoking.start()
         time.sleep(1.0)  # it lies in the socket of the stopped process
     finally:
         world.manager.send(signal.SIGCONT)
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     revoking.join(60)
     world.until(*alice, NOT_KNOWN, MAX_STALENESS)
 
@@ -95,14 +80,14 @@ def test_a_network_that_is_cut(world: Apart, alice: tuple[str, str]) -> None:
         cut = time.monotonic()
         revoking = threading.Thread(target=world.revoke, args=(alice[1],))
         revoking.start()
-        world.nobody_relays_too_long(alice, stranger, since=cut)
+        world.nobody_relays_too_long(alice, since=cut)
         revoking.join(60)
     finally:
         world.host.mend()
     while (reply := world.relay(*alice)) != NOT_KNOWN:
         assert reply == NO_ANSWER  # never yes
         assert time.monotonic() - cut < 60
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
 
 
 @pytest.mark.parametrize("seconds", [MAX_STALENESS + 1, 25.0])
@@ -120,7 +105,7 @@ def test_decisions_are_back_soon_after_the_network_is(
         world.host.mend()
     mended = time.monotonic()
     world.until(*alice, "250", BACK_WITHIN)
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     assert time.monotonic() - mended < BACK_WITHIN + SLOW
 
 
@@ -152,10 +137,10 @@ def test_a_wall_clock_that_is_set_changes_nothing(
     try:
         world.set_wall_clock(ahead)
         assert world.relay(*alice) == "250"
-        assert world.relay(*stranger()) == NOT_KNOWN
+        assert world.relay(*world.stranger()) == NOT_KNOWN
         world.revoke(alice[1])
         world.until(*alice, NOT_KNOWN, MAX_STALENESS)
-        late = next(_users), next(_addresses)
+        late = world.newcomer()
         world.log_in(*late)
         assert world.relay(*late) == "250"
     finally:

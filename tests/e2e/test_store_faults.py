@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,6 @@ from tests.support.valkey import Node, one_redis
 
 BACK_WITHIN = 5.0
 NOT_KNOWN = "550 5.7.1"
-
-_users = (f"user{number}" for number in count())
-_addresses = (str(IPv4Address("198.18.0.0") + number) for number in count())
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +40,16 @@ def world(
 
 @pytest.fixture
 def alice(world: Apart) -> tuple[str, str]:
-    """A user nobody else is, logged in from an address nobody else has; her client may relay."""
-    user, address = next(_users), next(_addresses)
-    world.log_in(user, address)
-    world.until(user, address, "250", 20.0)
-    return user, address
-
-
-def stranger() -> tuple[str, str]:
-    """Somebody who is logged in nowhere."""
-    return "user99", next(_addresses)
+    return world.known_client()
 
 
 def test_a_store_that_stands_still(world: Apart, redis: Node, alice: tuple[str, str]) -> None:
     redis.suspend()
     try:
-        world.nobody_relays_too_long(alice, stranger, since=time.monotonic())
+        world.nobody_relays_too_long(alice, since=time.monotonic())
     finally:
         redis.resume()
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     world.until(*alice, "250", BACK_WITHIN)
 
 
@@ -72,9 +58,9 @@ def test_a_store_that_was_killed_and_comes_back_empty(
 ) -> None:
     """Its logins are told again by the agents that saw them."""
     redis.kill()
-    world.nobody_relays_too_long(alice, stranger, since=time.monotonic())
+    world.nobody_relays_too_long(alice, since=time.monotonic())
     redis.start()
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     world.until(*alice, "250", BACK_WITHIN + SLOW)
 
 
@@ -86,7 +72,7 @@ def test_a_revocation_that_the_store_has_outlives_the_connection_manager(
     world.manager.kill()
     world.manager.start()
     world.manager.wait_ready()
-    world.until(*stranger(), NOT_KNOWN, BACK_WITHIN)
+    world.until(*world.stranger(), NOT_KNOWN, BACK_WITHIN)
     until = time.monotonic() + BACK_WITHIN
     while time.monotonic() < until:
         assert world.relay(*alice) == NOT_KNOWN

@@ -14,7 +14,6 @@ from netmail_common.acceptor import AcceptorHandle
 from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.config import parse_config
 from netmail_common.connmgr import ConnectionManagerClient, UserKey
-from netmail_common.grpc_client import Channel
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health
 from netmail_common.mail_address import MailAddress
@@ -28,6 +27,8 @@ from netmail_connmgr.domain.suspicions import SuspicionBook
 from netmail_connmgr.domain.table import TableLimits
 from netmail_smtp.adapters.services import SessionRegistry
 from netmail_smtp.app.serve import serving
+
+from tests.connmgr.one_manager import channel_to
 
 FROM_ALICE = "From: alice@example.org\r\n\r\nHello\r\n"
 PLAIN_ALICE = "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="
@@ -387,12 +388,7 @@ async def receiving(
         )
         clients = []
         for role in (Role.POP_IMAP, Role.NMAP):
-            channel = Channel(
-                f"127.0.0.1:{connmgr_bound.ports[0]}",
-                identity_for(role),
-                installation="netmail",
-                expected_role=Role.CONNMGR,
-            )
+            channel = channel_to(connmgr_bound.ports[0], identity_for(role))
             stack.push_async_callback(channel.close)
             clients.append(ConnectionManagerClient(channel))
         handles, sessions = await stack.enter_async_context(serving(config, "mail1"))

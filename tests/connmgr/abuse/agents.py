@@ -19,7 +19,7 @@ from netmail_common.roles import Role
 from netmail_connmgr.app.manager import connection_manager
 
 from tests.connmgr.conftest import IdentityFor
-from tests.connmgr.one_manager import manager_config
+from tests.connmgr.one_manager import channel_to, manager_config
 
 
 def settings(certificates: Path, state: Path, **manager: Any) -> Installation:
@@ -83,12 +83,7 @@ class Manager:
         return CountingClient(self.channel(role), timeout=2.0)
 
     def channel(self, role: Role) -> Channel:
-        channel = Channel(
-            f"127.0.0.1:{self.port}",
-            self.identity_for(role),
-            installation="netmail",
-            expected_role=Role.CONNMGR,
-        )
+        channel = channel_to(self.port, self.identity_for(role))
         self.stack.push_async_callback(channel.close)
         return channel
 

@@ -19,13 +19,13 @@ from netmail_common.connmgr.model import (
     SenderQuestion,
 )
 from netmail_common.connmgr.replica import LoginReplica
-from netmail_common.grpc_client import Channel
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 from netmail_connmgr.app.manager import connection_manager
 
 from tests.connmgr.abuse.agents import settings
 from tests.connmgr.conftest import IdentityFor, check, login
+from tests.connmgr.one_manager import channel_to
 from tests.support.valkey import Node
 from tests.support.waiting import until
 
@@ -42,12 +42,7 @@ class Manager:
     stack: contextlib.AsyncExitStack
 
     def client(self, role: Role) -> ConnectionManagerClient:
-        channel = Channel(
-            f"127.0.0.1:{self.port}",
-            self.identity_for(role),
-            installation="netmail",
-            expected_role=Role.CONNMGR,
-        )
+        channel = channel_to(self.port, self.identity_for(role))
         self.stack.push_async_callback(channel.close)
         return ConnectionManagerClient(channel, timeout=3.0)
 
