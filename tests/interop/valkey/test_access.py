@@ -2,6 +2,8 @@
 
 import datetime as dt
 import ipaddress
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +139,28 @@ async def test_without_the_right_papers_nothing_is_answered(
             await valkey.send(0, [("PING",)])
     finally:
         await valkey.close()
+
+
+async def test_nothing_stays_open_towards_a_server_that_stands_still(
+    redis: Node, config: ValkeyConfig
+) -> None:
+    valkey = Valkey(config.model_copy(update={"timeout": 0.5}))
+    try:
+        await valkey.send(0, [("PING",)])
+        redis.suspend()
+        with pytest.raises(StoreUnavailable):
+            await valkey.send(0, [("PING",)])
+    finally:
+        await valkey.close()
+        redis.resume()
+    assert _connections_to(redis.port) == ""
+
+
+def _connections_to(port: int) -> str:
+    """Of this process."""
+    command = ["ss", "-tnpH", "dport", f"= :{port}"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return "".join(line for line in found.splitlines() if f"pid={os.getpid()}," in line)
 
 
 async def test_a_new_password_counts_from_the_next_connection_on(

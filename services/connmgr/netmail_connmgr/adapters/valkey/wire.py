@@ -72,7 +72,7 @@ class Wire:
         self._config = config
         self._credentials = credentials
         self._database = database
-        self._idle: defaultdict[Server, deque[Connection]] = defaultdict(deque)
+        self._idle: defaultdict[Server, deque[_Connection]] = defaultdict(deque)
         self._calls: set[asyncio.Timeout] = set()
         self._closed = False
 
@@ -103,7 +103,7 @@ class Wire:
     def forget(self, server: Server) -> None:
         """Closes the idle connections to a server."""
         for connection in self._idle.pop(server, ()):
-            _close(connection)
+            connection.abort()
 
     async def close(self) -> None:
         """Ends the calls that are under way, and closes all connections."""
@@ -133,10 +133,10 @@ class Wire:
             if whole and len(idle) < MAX_IDLE and not self._closed:
                 idle.append(connection)
             else:
-                _close(connection)
+                connection.abort()
         return replies
 
-    def _new(self, server: Server) -> Connection:
+    def _new(self, server: Server) -> "_Connection":
         options: dict[str, Any] = {
             "host": server.host,
             "port": server.port,
@@ -149,8 +149,8 @@ class Wire:
             "protocol": 2,
         }
         if not self._config.tls:
-            return Connection(**options)
-        return SSLConnection(
+            return _Connection(**options)
+        return _TlsConnection(
             ssl_ca_certs=_path(self._config.ca_file),
             ssl_certfile=_path(self._config.certificate),
             ssl_keyfile=_path(self._config.key),
@@ -158,20 +158,34 @@ class Wire:
         )
 
 
-async def _read(connection: Connection) -> Reply:
+class _Connection(Connection):
+    """Ends without waiting for the other side, which may have stopped.
+
+    The library closes politely after every error and then forgets the transport: by TLS, that
+    keeps the socket open until the other side has said goodbye too.
+    """
+
+    async def disconnect(self, *_: object, **__: object) -> None:
+        """What the library calls after every error."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Closes the socket, whatever it still had to send."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self._writer = self._reader = None
+
+
+class _TlsConnection(_Connection, SSLConnection):
+    pass
+
+
+async def _read(connection: _Connection) -> Reply:
     """The reply to one command; an error reply is a value, since others follow."""
     try:
         return await connection.read_response(disable_decoding=True)
     except ResponseError as error:
         return error
-
-
-def _close(connection: Connection) -> None:
-    """Closes a connection at once; the library's own ways wait for the other side."""
-    writer = connection._writer  # noqa: SLF001
-    if writer is not None:
-        writer.transport.abort()
-        connection._writer = connection._reader = None  # noqa: SLF001
 
 
 def _path(path: Path | None) -> str | None:
