@@ -10,6 +10,7 @@ import pytest
 import yaml
 from helm_python import HelmError
 
+from tests.helm import custom_resources
 from tests.helm.rendering import ROOT, Rendered, render
 
 VERSIONS = ("1.32", "1.34", "1.36")
@@ -21,6 +22,13 @@ DOMAIN = {"domain": "example.org"}
 def values_of(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return loaded
+
+
+def is_custom(one: dict[str, Any]) -> bool:
+    """Whether its kind is an add-on's, not one of Kubernetes itself."""
+    group = one["apiVersion"].rpartition("/")[0]
+    own = "." not in group or group.endswith(".k8s.io")
+    return not own or group == "gateway.networking.k8s.io"
 
 
 @pytest.fixture(params=CI_FILES, ids=lambda path: path.stem)
@@ -43,10 +51,23 @@ def test_there_are_ten_or_more_ways_to_set_it_up() -> None:
 
 def test_every_object_fits_the_schemas_of_kubernetes(rendered: Rendered) -> None:
     for one in rendered.objects:
-        if "." in one["apiVersion"].partition("/")[0].replace(".k8s.io", ""):
-            continue  # a custom resource; its own schema is elsewhere
+        if is_custom(one):
+            custom_resources.validate(one)
+            continue
         for version in VERSIONS:
             kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_a_custom_resource_that_no_api_server_would_take_is_found() -> None:
+    (scaled, *_) = render(values_of(ROOT / "ci" / "keda-values.yaml")).of_kind("ScaledObject")
+    for broken in (
+        {**scaled, "spec": {**scaled["spec"], "maxReplica": 3}},
+        {**scaled, "spec": {**scaled["spec"], "maxReplicaCount": "3"}},
+        {**scaled, "spec": {}},
+        {**scaled, "kind": "ScaledThing"},
+    ):
+        with pytest.raises(ValueError, match=r"ScaledObject|ScaledThing"):
+            custom_resources.validate(broken)
 
 
 def test_every_pod_is_restricted(rendered: Rendered) -> None:
