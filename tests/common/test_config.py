@@ -61,6 +61,9 @@ def test_other_names_stop_the_start(key: str, value: str) -> None:
         {"url": "sqlite:///x.db", "password_file": "/etc/netmail/password"},
         {"pooled": True},
         {"url": "sqlite:///x.db", "listen_url": "postgresql://localhost/netmail"},
+        {"listen_url_file": "/etc/netmail/listen"},
+        {"url": "postgresql://localhost/netmail", "url_file": "/etc/netmail/url"},
+        {"url_file": "/x", "listen_url": "postgresql://localhost/x", "listen_url_file": "/x"},
     ],
 )
 def test_a_store_that_makes_no_sense_stops_the_start(store: dict[str, Any]) -> None:
@@ -77,3 +80,5 @@ def test_a_store_on_postgresql_is_told_from_one_on_sqlite() -> None:
     parsed = parse_config(right)
     assert parsed.messaging_servers[0].nmap.store.shared
     assert parsed.store_url("mail") == "postgresql://u@h/mail"
+    right["messaging_servers"][0]["nmap"]["store"] = {"url_file": "/etc/netmail/url"}
+    assert parse_config(right).messaging_servers[0].nmap.store.shared

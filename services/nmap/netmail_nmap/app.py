@@ -198,13 +198,12 @@ def _opened(
     )
     if not store.shared:
         return open_store(url, settings=settings, readers=store.readers)
-    direct = None if store.listen_url is None else Place(store.listen_url, store.password_file)
     return open_postgresql(
-        Place(url, store.password_file, pooled=store.pooled),
+        Place.from_config(store, url),
         settings=settings,
         readers=store.readers,
         writers=store.writers,
-        listen=direct,
+        listen=Place.to_listen(store),
     )
 
 

@@ -85,16 +85,15 @@ async def test_an_agent_of_the_release_before_starts_on_a_newer_schema(empty: Pl
     assert await asyncio.to_thread(shared_server().sql, revision, name) == "9999"
 
 
-def _migrate(config: Path) -> "subprocess.CompletedProcess[str]":
-    command = [*(sys.executable, "-m", "netmail_nmap.migrate"), "--config", str(config)]
-    command += ["--state", str(config.parent), "--server", "mail1"]
+def _migrate(*options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "netmail_nmap.migrate", *options]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
 async def test_a_job_can_migrate_before_the_agents_start(empty: Place, tmp_path: Path) -> None:
     file = tmp_path / "netmail.yaml"
 
-    def configured(url: str) -> Path:
+    def configured(url: str) -> tuple[str, ...]:
         server = {
             "name": "mail1",
             "host_name": "mail1.example.org",
@@ -104,17 +103,35 @@ async def test_a_job_can_migrate_before_the_agents_start(empty: Place, tmp_path:
             "nmap": {"listen": ["127.0.0.1:1"], "store": {"url": url}},
         }
         file.write_text(json.dumps({"messaging_servers": [server]}))
-        return file
+        return ("--config", str(file), "--state", str(tmp_path), "--server", "mail1")
 
-    done = await asyncio.to_thread(_migrate, configured(empty.url))
+    done = await asyncio.to_thread(_migrate, *configured(empty.url))
     assert (done.returncode, done.stderr) == (0, "")
     name = empty.url.rpartition("/")[2]
     tables = await asyncio.to_thread(shared_server().sql, r"\dt", name)
     assert "mailboxes" in tables
-    away = await asyncio.to_thread(_migrate, configured("postgresql://u:geheim@127.0.0.1:1/x"))
+    away = await asyncio.to_thread(_migrate, *configured("postgresql://u:geheim@127.0.0.1:1/x"))
     assert away.returncode == 1
     assert "cannot be opened" in away.stderr
     assert "geheim" not in away.stderr
+
+
+async def test_a_job_needs_no_configuration_where_a_file_has_the_url(
+    empty: Place, tmp_path: Path
+) -> None:
+    file = tmp_path / "uri"
+    file.write_text(f"{empty.url}\n")
+    done = await asyncio.to_thread(_migrate, "--url-file", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    tables = await asyncio.to_thread(shared_server().sql, r"\dt", empty.url.rpartition("/")[2])
+    assert "mailboxes" in tables
+    file.write_text("postgresql://u:geheim@127.0.0.1:1/x\n")
+    away = await asyncio.to_thread(_migrate, "--url-file", str(file))
+    assert away.returncode == 1
+    assert "cannot be opened" in away.stderr
+    assert "geheim" not in away.stderr
+    both = await asyncio.to_thread(_migrate, "--url-file", str(file), "--server", "mail1")
+    assert both.returncode == 2
 
 
 async def test_a_database_that_answers_before_the_disk_has_it_is_refused(empty: Place) -> None:
@@ -149,6 +166,24 @@ def test_no_password_is_shown() -> None:
     for url in ("postgresql://u:geheim@a:1,b:2/x", "postgresql://u@a/x?password=geheim&sslmode=on"):
         assert "geheim" not in str(Place(url))
         assert str(Place(url)).startswith("postgresql://u")
+
+
+async def test_the_url_comes_from_a_file_that_may_change(empty: Place, tmp_path: Path) -> None:
+    file = tmp_path / "uri"
+    place = Place(url_file=file)
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        async with open_postgresql(place):
+            pass
+    file.write_text("mysql://u:geheim@h/x\n")
+    with pytest.raises(StoreUnavailable, match="no URL of a PostgreSQL database") as raised:
+        async with open_postgresql(place):
+            pass
+    assert "geheim" not in str(raised.value)
+    file.write_text("postgresql://u:geheim@127.0.0.1:1/x\n")
+    assert "geheim" not in str(place)
+    file.write_text(f"{empty.url}\n")
+    async with open_postgresql(place) as store:
+        assert await make_user(store, "alice")
 
 
 async def test_the_password_comes_from_a_file(empty: Place, tmp_path: Path) -> None:

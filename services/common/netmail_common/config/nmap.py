@@ -61,6 +61,8 @@ class StoreConfig(Section):
     url: str = "sqlite:///{state}/nmap-{server}.db"
     """{state} and {server} are replaced. postgresql://USER@HOST:PORT/DATABASE: any number of NMAP
     agents may share that database."""
+    url_file: Path | None = None
+    """Has PostgreSQL's URL, password included, instead of `url`; read anew for each connection."""
     password_file: Path | None = None
     """Has the password of PostgreSQL; read anew for each connection."""
     pooled: bool = False
@@ -68,6 +70,8 @@ class StoreConfig(Section):
     listen_url: str | None = None
     """PostgreSQL itself, when `url` leads to pgbouncer: NOTIFY does not pass through it. Without it
     changes by other agents are found by polling."""
+    listen_url_file: Path | None = None
+    """Has it, instead of `listen_url`."""
     readers: Annotated[int, Field(ge=1, le=64)] = 4
     """Connections that read."""
     writers: Annotated[int, Field(ge=1, le=64)] = 4
@@ -76,14 +80,19 @@ class StoreConfig(Section):
     @property
     def shared(self) -> bool:
         """The store is a PostgreSQL database."""
-        return self.url.startswith(("postgresql://", "postgres://"))
+        return bool(self.url_file) or self.url.startswith(("postgresql://", "postgres://"))
 
     @model_validator(mode="after")
     def _engine(self) -> Self:
         shared = self.shared
         if not shared and not self.url.startswith("sqlite:"):
             raise ValueError("url: sqlite:///PATH or postgresql://...")
-        if not shared and (self.password_file or self.pooled or self.listen_url):
+        if self.url_file and "url" in self.model_fields_set:
+            raise ValueError("url and url_file: one of them")
+        if self.listen_url and self.listen_url_file:
+            raise ValueError("listen_url and listen_url_file: one of them")
+        listen = self.listen_url or self.listen_url_file
+        if not shared and (self.password_file or self.pooled or listen):
             raise ValueError("password_file, pooled and listen_url are for PostgreSQL")
         return self
 

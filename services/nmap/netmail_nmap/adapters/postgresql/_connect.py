@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from netmail_common.config import StoreConfig
 
 from netmail_nmap.domain.errors import StoreUnavailable
 
@@ -27,32 +28,51 @@ class Place:
             (`sslmode`, several hosts, `target_session_attrs=read-write`).
         password_file: has the password; read at each connection, so that it may change.
         pooled: behind pgbouncer, whose connections keep no prepared statements.
+        url_file: has the URL, password included, and is read like password_file; `url` is empty.
     """
 
-    url: str
+    url: str = ""
     password_file: Path | None = None
     pooled: bool = False
+    url_file: Path | None = None
+
+    @classmethod
+    def from_config(cls, store: StoreConfig, url: str) -> "Place":
+        """Where the agents' statements go; URL: the store's, unless a file has it."""
+        return cls("" if store.url_file else url, store.password_file, store.pooled, store.url_file)
+
+    @classmethod
+    def to_listen(cls, store: StoreConfig) -> "Place | None":
+        """PostgreSQL itself, where statements go elsewhere."""
+        if store.listen_url is None and store.listen_url_file is None:
+            return None
+        return cls(store.listen_url or "", store.password_file, url_file=store.listen_url_file)
 
     def options(self) -> Mapping[str, Any]:
         """For `asyncpg.connect`. Raises: StoreUnavailable."""
         options: dict[str, Any] = {
-            "dsn": self.url,
+            "dsn": self._dsn(),
             "timeout": _CONNECTING,
             "command_timeout": _ANSWERING,
             "statement_cache_size": 0 if self.pooled else _STATEMENTS,
             "server_settings": {"application_name": "netmail-nmap"},
         }
         if self.password_file is not None:
-            try:
-                options["password"] = self.password_file.read_text().rstrip("\r\n")
-            except OSError as error:
-                raise StoreUnavailable(
-                    f"{self.password_file} cannot be read: {error.strerror}"
-                ) from error
+            options["password"] = _line(self.password_file)
         return options
+
+    def _dsn(self) -> str:
+        if self.url_file is None:
+            return self.url
+        text = _line(self.url_file)
+        if not text.startswith(("postgresql://", "postgres://")):
+            raise StoreUnavailable(f"{self.url_file} has no URL of a PostgreSQL database")
+        return text
 
     def __str__(self) -> str:
         """For people: without a password."""
+        if self.url_file is not None:
+            return f"the database that {self.url_file} names"
         without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", self.url)
         return re.sub(r"([?&]password=)[^&]*", r"\1***", without)
 
@@ -63,3 +83,11 @@ class Place:
     async def connect_patiently(self) -> "asyncpg.Connection[asyncpg.Record]":
         """The same, for statements that may take long: migrations, and waiting for others'."""
         return await asyncpg.connect(**{**self.options(), "command_timeout": None})
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise StoreUnavailable(f"{path} cannot be read: {reason}") from error
