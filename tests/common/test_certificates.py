@@ -125,3 +125,32 @@ def test_a_listener_without_a_certificate_does_not_start(tmp_path: Path) -> None
         ServerTls.from_config(TlsConfig())
     with pytest.raises(ConfigError, match="nothing"):
         ServerTls(tmp_path / "nothing", tmp_path / "nothing", "1.2")
+
+
+def test_an_identity_reads_a_secret_as_cert_manager_writes_it(tmp_path: Path) -> None:
+    authority = LocalAuthority.open_or_create(tmp_path / "ca", "netmail")
+    authority.issue(Role.SMTP, tmp_path / "made")
+    folder = tmp_path / "secret"
+    folder.mkdir()
+    names = {"ca.pem": "ca.crt", "smtp.pem": "tls.crt", "smtp.key": "tls.key"}
+    for own, theirs in names.items():
+        (folder / theirs).write_bytes((tmp_path / "made" / own).read_bytes())
+    clock = Clock()
+    identity = Identity(folder, Role.SMTP, clock)
+    assert identity.current().certificate == (folder / "tls.crt").read_bytes()
+
+    (tmp_path / "made" / "smtp.key").unlink()
+    authority.issue(Role.SMTP, tmp_path / "made")
+    for own, theirs in names.items():
+        (folder / theirs).write_bytes((tmp_path / "made" / own).read_bytes())
+    clock.now += 5
+    assert identity.current().certificate == (tmp_path / "made" / "smtp.pem").read_bytes()
+    assert identity.generation == 2
+
+
+def test_our_own_names_come_before_those_of_a_secret(tmp_path: Path) -> None:
+    authority = LocalAuthority.open_or_create(tmp_path / "ca", "netmail")
+    authority.issue(Role.SMTP, tmp_path)
+    (tmp_path / "tls.crt").write_bytes(b"a listener's")
+    identity = Identity(tmp_path, Role.SMTP)
+    assert identity.current().certificate == (tmp_path / "smtp.pem").read_bytes()

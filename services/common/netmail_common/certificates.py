@@ -46,18 +46,17 @@ class PemPair:
 class Identity:
     """An agent's certificate, key and CA; read again when the files change.
 
-    A pair that does not fit together is not taken: the last good one stays.
+    Its files are ca.pem, ROLE.pem and ROLE.key; where there is no ROLE.pem, those that a Secret of
+    Kubernetes has, as cert-manager and others write it: ca.crt, tls.crt and tls.key. A pair that does
+    not fit together is not taken: the last good one stays.
     """
 
     def __init__(
         self, folder: Path, role: Role, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.role = role
-        self._paths = (
-            folder / "ca.pem",
-            folder / f"{role.value}.pem",
-            folder / f"{role.value}.key",
-        )
+        self._folder = folder
+        self._paths = self._find()
         self._clock = clock
         self._checked = clock()
         self._stamp = self._stat()
@@ -67,7 +66,7 @@ class Identity:
 
     @classmethod
     def from_folder(cls, folder: Path, role: Role) -> "Identity":
-        """Reads ca.pem, ROLE.pem and ROLE.key. Raises: ConfigError."""
+        """Reads the files in FOLDER. Raises: ConfigError."""
         return cls(folder, role)
 
     def current(self) -> PemPair:
@@ -91,7 +90,14 @@ class Identity:
         self.generation += 1
         log.info("certificate reloaded", role=self.role.value)
 
+    def _find(self) -> tuple[Path, Path, Path]:
+        own = self._folder / f"{self.role.value}.pem"
+        if own.exists() or not (self._folder / "tls.crt").exists():
+            return self._folder / "ca.pem", own, own.with_suffix(".key")
+        return self._folder / "ca.crt", self._folder / "tls.crt", self._folder / "tls.key"
+
     def _stat(self) -> tuple[tuple[int, int, int], ...]:
+        self._paths = self._find()
         found = []
         for path in self._paths:
             try:
