@@ -3,14 +3,15 @@
 import contextlib
 import logging
 import sys
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import structlog
+from structlog import BoundLoggerBase
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from netmail_common.config import LogConfig
 
-__all__ = ["configure_logging", "get_logger"]
+__all__ = ["configure_logging", "get_logger", "set_log_level"]
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -42,18 +43,36 @@ def configure_logging(config: LogConfig, *, service: str, instance: str) -> None
         final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)]
     else:
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    _filter_by(level)
     structlog.configure(
         processors=[*shared, *final],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_Logger,
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
     _configure_standard_library(max(level, logging.WARNING), shared, final)
 
 
+def set_log_level(level: Literal["debug", "info", "warning", "error"]) -> None:
+    """Changes what is logged from now on, by loggers that are there too."""
+    _filter_by(_LEVELS[level])
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.WARNING))
+
+
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger; events are short sentences, everything else is key=value."""
     return cast("FilteringBoundLogger", structlog.get_logger(component=name))
+
+
+class _Logger(BoundLoggerBase):
+    """What every logger of structlog's is bound to; _filter_by gives it its methods."""
+
+
+def _filter_by(level: int) -> None:
+    """Gives _Logger the methods of structlog's logger for a level, which has no other way."""
+    for name, method in vars(structlog.make_filtering_bound_logger(level)).items():
+        if callable(method) and not name.startswith("__"):
+            setattr(_Logger, name, method)
 
 
 class _StandardError:

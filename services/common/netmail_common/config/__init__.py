@@ -1,5 +1,6 @@
 """The one configuration schema of all agents, and the one way to load it."""
 
+from netmail_common.config._adopt import Adopted, FixedKeys, adopt, name_keys
 from netmail_common.config._base import Address, Duration, NetworkRange, Section
 from netmail_common.config._load import (
     ConfigError,
@@ -59,6 +60,7 @@ from netmail_common.config.smtp import (
 __all__ = [
     "Address",
     "AddressMapConfig",
+    "Adopted",
     "Argon2Config",
     "AuditConfig",
     "ConfigError",
@@ -70,6 +72,7 @@ __all__ = [
     "DnsblZoneConfig",
     "DovecotPolicyConfig",
     "Duration",
+    "FixedKeys",
     "GrpcConfig",
     "GuessingConfig",
     "HttpConfig",
@@ -104,7 +107,9 @@ __all__ = [
     "ValkeyConfig",
     "WhosonConfig",
     "XAuthOkConfig",
+    "adopt",
     "listener_certificate",
     "load_config",
+    "name_keys",
     "parse_config",
 ]

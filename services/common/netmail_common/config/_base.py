@@ -6,9 +6,23 @@ from typing import Annotated, Any, NamedTuple
 
 import idna
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class _Reloaded:
+    """The type of RELOADED."""
+
+
+RELOADED = _Reloaded()
+"""In a key's Annotated: agents take a new value while they run, of a section all that is in it."""
+
+
+def is_reloaded(field: FieldInfo) -> bool:
+    """Whether agents take a new value of a key while they run."""
+    return RELOADED in field.metadata
 
 
 class Section(BaseModel):
@@ -43,6 +57,11 @@ def parse_host_port(text: str) -> HostPort:
 
 def _check_host_port(text: str) -> str:
     parse_host_port(text)
+    return text
+
+
+def _check_target(text: str) -> str:
+    parse_host_port(text.removeprefix("xds:///"))
     return text
 
 

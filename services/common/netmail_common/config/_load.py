@@ -50,7 +50,12 @@ def parse_config(data: Any, *, state: Path | None = None) -> Installation:
     try:
         return Installation.model_validate(_expand(data, str(state)))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(fault) for fault in error.errors())) from None
+        raise ConfigError(explain_faults(error)) from None
+
+
+def explain_faults(error: ValidationError) -> str:
+    """One line per fault, each with its key."""
+    return "\n".join(_explain(fault) for fault in error.errors())
 
 
 def listener_certificate(state: Path, server: str) -> tuple[Path, Path]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from netmail_common.config._base import is_reloaded
 from netmail_common.config.installation import Installation
 
 _HEAD = """# Configuration
@@ -22,6 +23,12 @@ show --json` prints the effective configuration, `netmail config schema` prints 
 `{state}` in any string is the state directory. Durations are seconds, or a number with `s`, `m`,
 `h` or `d`.
 
+Agents look at the file each second, and take what is marked **live** while they run. What is not,
+waits for a restart of the agents that it is about: they say so in a log line and in the metric
+`netmail_config_restart_needed`. A file that is not usable changes nothing: the last good one stays
+in force, which a log line, `netmail_config_usable` 0 and an alert tell. Of the files that are named
+here, certificates are always looked at, others where it says so.
+
 This page is made from the schema.
 """
 
@@ -30,27 +37,29 @@ def document() -> str:
     """The page, in Markdown: a table for each section, in the order they are met."""
     parts = [_HEAD]
     seen: set[type[BaseModel]] = set()
-    waiting: list[tuple[str, type[BaseModel]]] = [("", Installation)]
+    waiting: list[tuple[str, type[BaseModel], bool]] = [("", Installation, False)]
     while waiting:
-        path, section = waiting.pop(0)
+        path, section, live = waiting.pop(0)
         if section in seen:
             continue
         seen.add(section)
-        parts.append(_section(path, section))
-        inner: list[tuple[str, type[BaseModel]]] = []
+        parts.append(_section(path, section, live=live))
+        inner: list[tuple[str, type[BaseModel], bool]] = []
         for name, field in section.model_fields.items():
             key = f"{path}.{name}" if path else name
-            inner.extend(_sections_of(key, field.annotation))
+            below = live or is_reloaded(field)
+            inner.extend((*found, below) for found in _sections_of(key, field.annotation))
         waiting = inner + waiting
     return "\n".join(parts)
 
 
-def _section(path: str, section: type[BaseModel]) -> str:
+def _section(path: str, section: type[BaseModel], *, live: bool) -> str:
     title = f"`{path}`" if path else "The file"
     lines = [f"## {title}", "", _one_line(section.__doc__ or ""), ""]
-    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    lines += ["| key | type | default | live | meaning |", "|---|---|---|---|---|"]
     lines += [
         f"| `{name}` | {_cell(_type(field))} | {_cell(_default(field))} |"
+        f" {'live' if live or is_reloaded(field) else ''} |"
         f" {_cell(_one_line(field.description or ''))} |"
         for name, field in section.model_fields.items()
     ]

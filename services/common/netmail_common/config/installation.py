@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from netmail_common.config._base import Address, Domain, Section, parse_host_port
+from netmail_common.config._base import RELOADED, Address, Domain, Section, parse_host_port
 from netmail_common.config.common import HttpConfig, TlsConfig
 from netmail_common.config.connmgr import ConnectionManagerConfig
 from netmail_common.config.nmap import ContextConfig, NmapConfig
@@ -35,7 +35,7 @@ __all__ = [
 class LogConfig(Section):
     """Logging to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], RELOADED] = "info"
     format: Literal["auto", "json", "console"] = "auto"
     """auto: for people on a terminal, else JSON."""
 
