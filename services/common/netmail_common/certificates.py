@@ -46,9 +46,9 @@ class PemPair:
 class Identity:
     """An agent's certificate, key and CA; read again when the files change.
 
-    Its files are ca.pem, ROLE.pem and ROLE.key; where there is no ROLE.pem, those that a Secret of
-    Kubernetes has, as cert-manager and others write it: ca.crt, tls.crt and tls.key. A pair that does
-    not fit together is not taken: the last good one stays.
+    Its files are ca.pem, ROLE.pem and ROLE.key; where there is no ROLE.pem, those of a Secret as
+    cert-manager and others write it: ca.crt, tls.crt and tls.key. A pair that does not fit together
+    is not taken: the last good one stays.
     """
 
     def __init__(
