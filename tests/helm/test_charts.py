@@ -14,7 +14,7 @@ from tests.helm import custom_resources
 from tests.helm.rendering import ROOT, Rendered, render
 
 VERSIONS = ("1.32", "1.34", "1.36")
-CI_FILES = sorted((ROOT / "ci").glob("*-values.yaml"))
+CI_FILES = [*sorted((ROOT / "ci").glob("*-values.yaml")), ROOT / "values-ha.yaml"]
 SUBCHARTS = ("connmgr", "nmap", "smtp", "pop-imap")
 DOMAIN = {"domain": "example.org"}
 
@@ -33,7 +33,7 @@ def is_custom(one: dict[str, Any]) -> bool:
 
 @pytest.fixture(params=CI_FILES, ids=lambda path: path.stem)
 def rendered(request: pytest.FixtureRequest) -> Rendered:
-    return render(values_of(request.param))
+    return render({**DOMAIN, **values_of(request.param)})
 
 
 def pod_specs(rendered: Rendered) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -96,7 +96,7 @@ def test_no_agent_sees_the_key_of_the_ca_or_the_api(rendered: Rendered) -> None:
         secrets = [
             volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume
         ]
-        assert "netmail-ca" not in secrets, name
+        assert not {"netmail-ca", "netmail-cert-manager-ca"} & set(secrets), name
         if "certificates" not in name:
             assert spec["automountServiceAccountToken"] is False, name
 
