@@ -30,7 +30,7 @@ class Servicer(connmgr_pb2_grpc.ConnectionManagerServiceServicer):
             return connmgr_pb2.ListLoginsResponse(next_page_token=str(id(self)))
         if request.page_token == "time":
             return connmgr_pb2.ListLoginsResponse(next_page_token=str(context.time_remaining()))
-        return connmgr_pb2.ListLoginsResponse(next_page_token=peer_role(context).value)
+        return connmgr_pb2.ListLoginsResponse(next_page_token=peer_role().value)
 
     async def WatchLogins(  # noqa: N802
         self, request_iterator: Any, context: Any
@@ -97,7 +97,7 @@ async def test_another_role_is_denied_and_logged(identity_for: IdentityFor) -> N
         assert [(line["event"], line["method"]) for line in logs] == [
             ("call refused", f"/{SERVICE}/ListLogins")
         ]
-        assert logs[0]["certificate"][0] == "spiffe://netmail/pop_imap"
+        assert logs[0]["caller"][0] == "spiffe://netmail/pop_imap"
         await channel.close()
 
 

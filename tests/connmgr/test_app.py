@@ -14,8 +14,8 @@ import structlog
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import ConfigError, Installation, parse_config
 from netmail_common.connmgr import UserKey, WatchMode
+from netmail_common.own_addresses import own_addresses
 from netmail_common.roles import Role
-from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.app.manager import connection_manager
 
 from tests.connmgr.conftest import IdentityFor, check, login

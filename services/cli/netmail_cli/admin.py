@@ -12,9 +12,9 @@ from netmail.nmap.v1 import (
     mailbox_pb2_grpc,
     queue_pb2_grpc,
 )
-from netmail_common.certificates import Identity
 from netmail_common.config import Installation, MessagingServerConfig
 from netmail_common.grpc_client import Channel
+from netmail_common.grpc_security import agent_identity
 from netmail_common.roles import Role
 
 from netmail_cli.context import find_configuration
@@ -51,7 +51,7 @@ class Administrator:
 
     def __init__(self, installation: Installation, stack: contextlib.AsyncExitStack) -> None:
         self.installation = installation
-        self._identity = Identity.from_folder(installation.certificates, Role.ADMIN)
+        self._identity = agent_identity(installation, Role.ADMIN)
         self._stack = stack
         self._channels: dict[str, Channel] = {}
 

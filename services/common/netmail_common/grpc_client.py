@@ -1,4 +1,4 @@
-"""The gRPC channel of an agent: mutual TLS, deadlines, reconnecting, new certificates."""
+"""The gRPC channel of an agent: security, deadlines, reconnecting, new certificates."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import grpc
 
-from netmail_common.certificates import Identity, server_name
 from netmail_common.grpc_errors import error_reason
+from netmail_common.grpc_security import AgentIdentity, security_of
 from netmail_common.grpc_server import MESSAGE_SIZE
 from netmail_common.roles import Role
 
@@ -24,7 +24,7 @@ _OLD_CHANNEL_GRACE = 60.0
 # Every replica behind a name gets its share of the calls; a lost connection looks the name up anew.
 _ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
-_OPTIONS = [
+_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.service_config", _ROUND_ROBIN),
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.max_receive_message_length", MESSAGE_SIZE),
@@ -48,17 +48,17 @@ class Channel:
 
     Args:
         target: host:port, or any gRPC target.
-        identity: certificate of this agent.
+        identity: of this agent.
         installation: the trust domain.
-        expected_role: what the server's certificate must say.
+        expected_role: what the server must be.
     """
 
     def __init__(
-        self, target: str, identity: Identity, *, installation: str, expected_role: Role
+        self, target: str, identity: AgentIdentity, *, installation: str, expected_role: Role
     ) -> None:
         self._target = target
-        self._identity = identity
-        self._server_name = server_name(expected_role, installation)
+        self._security = security_of(identity, installation)
+        self._expected_role = expected_role
         self._generation = 0
         self._channel: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -81,15 +81,11 @@ class Channel:
 
     def current(self) -> grpc.aio.Channel:
         """The channel underneath, made anew when the certificates have changed."""
-        pair = self._identity.current()
-        if self._channel is not None and self._generation == self._identity.generation:
+        newest = self._security.generation
+        if self._channel is not None and self._generation == newest:
             return self._channel
-        old, self._generation = self._channel, self._identity.generation
-        self._channel = grpc.aio.secure_channel(
-            self._target,
-            grpc.ssl_channel_credentials(pair.ca, pair.key, pair.certificate),
-            options=[*_OPTIONS, ("grpc.ssl_target_name_override", self._server_name)],
-        )
+        old, self._generation = self._channel, newest
+        self._channel = self._security.channel(self._target, self._expected_role, _OPTIONS)
         if old is not None:
             task = asyncio.get_running_loop().create_task(old.close(_OLD_CHANNEL_GRACE))
             self._closing.add(task)

@@ -5,15 +5,17 @@ from __future__ import annotations  # grpc's classes are generic only in its stu
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import grpc
 
 from netmail_common.grpc_errors import RpcError, error_trailers
+from netmail_common.grpc_security import Security
 from netmail_common.logging import get_logger
 from netmail_common.metrics import counter, duration
-from netmail_common.roles import METHOD_ROLES, Role, role_of_uri
+from netmail_common.roles import METHOD_ROLES, Role
 
 __all__ = ["PolicyInterceptor", "peer_role"]
 
@@ -26,27 +28,23 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 Context = Any
 
 
-def peer_role(context: Any) -> Role:
-    """The caller's role, from its certificate. Raises: RpcError PERMISSION_DENIED."""
-    for identity in context.peer_identities() or ():
-        domain, _, role = (
-            identity.decode("utf-8", "replace").removeprefix("spiffe://").rpartition("/")
-        )
-        found = role_of_uri(domain, f"spiffe://{domain}/{role}")
-        if found is not None:
-            return found
-    raise RpcError(grpc.StatusCode.PERMISSION_DENIED, "NO_ROLE", "the certificate names no role")
+_caller: ContextVar[Role] = ContextVar("caller")
+
+
+def peer_role() -> Role:
+    """The role of whose call is being served."""
+    return _caller.get()
 
 
 class PolicyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # same
     """Checks the caller's role, turns errors into statuses, counts.
 
-    Each method's handler is wrapped once and kept: nothing is looked up per call but the
-    certificate's names.
+    Each method's handler is wrapped once and kept: nothing is looked up per call but the caller's
+    names.
     """
 
-    def __init__(self, installation: str) -> None:
-        self._installation = installation
+    def __init__(self, security: Security) -> None:
+        self._security = security
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -65,7 +63,7 @@ class PolicyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        around = _Around(method, self._allowed_identities(method))
+        around = _Around(method, self._security, self._allowed(method))
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -80,16 +78,17 @@ class PolicyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             )
         return grpc.stream_stream_rpc_method_handler(around.stream(handler.stream_stream), **codec)
 
-    def _allowed_identities(self, method: str) -> frozenset[bytes]:
+    def _allowed(self, method: str) -> dict[bytes, Role]:
         roles = METHOD_ROLES.get(method, frozenset())
-        return frozenset(f"spiffe://{self._installation}/{role.value}".encode() for role in roles)
+        return {name: role for role in roles for name in self._security.names_of(role)}
 
 
 class _Around:
     """Wraps the handlers of one method."""
 
-    def __init__(self, method: str, allowed: frozenset[bytes]) -> None:
+    def __init__(self, method: str, security: Security, allowed: Mapping[bytes, Role]) -> None:
         self._method = method
+        self._security = security
         self._allowed = allowed
         self._ok = _CALLS.labels(method, "OK")
         self._duration = _DURATION.labels(method)
@@ -128,11 +127,14 @@ class _Around:
         return call
 
     async def _check_role(self, context: Context) -> None:
-        identities = context.peer_identities() or ()
-        if any(identity in self._allowed for identity in identities):
-            return
-        names = [identity.decode("utf-8", "replace") for identity in identities]
-        log.warning("call refused", method=self._method, peer=context.peer(), certificate=names)
+        callers = self._security.callers(context)
+        for name in callers:
+            role = self._allowed.get(name)
+            if role is not None:
+                _caller.set(role)
+                return
+        names = [name.decode("utf-8", "replace") for name in callers]
+        log.warning("call refused", method=self._method, peer=context.peer(), caller=names)
         await self._abort(
             context,
             RpcError(

@@ -1,4 +1,4 @@
-"""The gRPC server of an agent: mutual TLS, roles, errors, health, reflection, drain."""
+"""The gRPC server of an agent: security, roles, errors, health, reflection, drain."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from netmail_common.certificates import Identity, PemPair
 from netmail_common.config import ConfigError
 from netmail_common.grpc_errors import RpcError, error_reason
 from netmail_common.grpc_interceptor import PolicyInterceptor, peer_role
+from netmail_common.grpc_security import AgentIdentity, security_of
 from netmail_common.http_server import Health
 from netmail_common.roles import Role
 
@@ -50,7 +50,7 @@ class BoundServer:
 async def grpc_server(
     *,
     listen: Sequence[str],
-    identity: Identity,
+    identity: AgentIdentity,
     role: Role,
     installation: str,
     register: Callable[[grpc.aio.Server], None],
@@ -63,7 +63,7 @@ async def grpc_server(
 
     Args:
         listen: host:port each; port 0 lets the kernel choose.
-        identity: certificate of this agent; followed when it changes.
+        identity: of this agent; its certificate is followed when it changes.
         role: what this agent is; must be the identity's.
         installation: trust domain of the callers' certificates.
         register: adds the servicers.
@@ -77,7 +77,8 @@ async def grpc_server(
     if identity.role is not role:
         raise ConfigError(f"the certificate is for role {identity.role}, not {role}")
     options = [*_OPTIONS, *_age_options(max_connection_age)]
-    server = grpc.aio.server(interceptors=[PolicyInterceptor(installation)], options=options)
+    security = security_of(identity, installation)
+    server = grpc.aio.server(interceptors=[PolicyInterceptor(security)], options=options)
     register(server)
     health_service = grpc_health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -87,8 +88,7 @@ async def grpc_server(
     ports = []
     for address in listen:
         try:
-            # Credentials of its own for each: their first certificate is taken by one port only.
-            port = server.add_secure_port(address, _server_credentials(identity))
+            port = security.add_port(server, address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error
         ports.append(port)
@@ -124,25 +124,3 @@ async def _report(service: Any, names: Sequence[str], health: Health) -> None:
             await service.set(name, status.SERVING if health.ready else status.NOT_SERVING)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), _HEALTH_INTERVAL)
-
-
-def _server_credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Credentials that follow the files: gRPC asks before each handshake."""
-    known = identity.generation
-
-    def configuration(pair: PemPair) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration(
-            [(pair.key, pair.certificate)], root_certificates=pair.ca
-        )
-
-    def fetch() -> Any:
-        nonlocal known
-        pair = identity.current()
-        if identity.generation == known:
-            return None
-        known = identity.generation
-        return configuration(pair)
-
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(identity.current()), fetch, require_client_authentication=True
-    )

@@ -19,6 +19,7 @@ from netmail_common.config import (
     Installation,
     MessagingServerConfig,
     NmapConfig,
+from netmail_common.grpc_security import agent_identity
 )
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
@@ -91,7 +92,7 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
     Raises: ConfigError.
     """
     config = _config(installation, server)
-    identity = Identity.from_folder(installation.certificates, Role.NMAP)
+    identity = agent_identity(installation, Role.NMAP)
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_store(installation, config))

@@ -10,7 +10,6 @@ from random import SystemRandom
 from typing import Self
 
 from netmail_common.acceptor import AcceptorHandle, ClientInfo, accept_connections
-from netmail_common.certificates import Identity
 from netmail_common.config import (
     Installation,
     MailListenerConfig,
@@ -20,6 +19,7 @@ from netmail_common.config import (
 from netmail_common.connmgr import ConnectionManagerClient
 from netmail_common.connmgr.gate import Gate
 from netmail_common.grpc_client import Channel
+from netmail_common.grpc_security import AgentIdentity, agent_identity
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
@@ -101,7 +101,7 @@ class PopImapAgent:
         await self.sessions.drain(self._config.drain_timeout, SystemRandom())
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        identity = Identity.from_folder(self.installation.certificates, Role.POP_IMAP)
+        identity = agent_identity(self.installation, Role.POP_IMAP)
         channels = NmapChannels(self.installation, self.server.name, identity)
         stack.push_async_callback(channels.close)
         directory = DirectoryClient(channels)
@@ -137,7 +137,7 @@ class PopImapAgent:
         self.health.set_ready(True)
 
     def _start_logins(
-        self, stack: AsyncExitStack, identity: Identity
+        self, stack: AsyncExitStack, identity: AgentIdentity
     ) -> tuple[LoginRegistrar, Gate]:
         client, networks = None, NetworkMap(AddressRules())
         if self.server.connection_manager is not None:

@@ -98,6 +98,9 @@ def _domain(text: str) -> str:
 Address = Annotated[str, AfterValidator(_check_host_port)]
 """`host:port`; IPv6 in brackets."""
 
+Target = Annotated[str, AfterValidator(_check_target)]
+"""`host:port`, or `xds:///host:port`."""
+
 Duration = Annotated[int, BeforeValidator(_seconds)]
 """Seconds; also written "15m", "2h", "5d"."""
 

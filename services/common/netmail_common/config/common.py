@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from netmail_common.config._base import Address, Duration, NetworkRange, Section
+from netmail_common.config._base import Address, Duration, NetworkRange, Section, Target
 
 
 class HttpConfig(Section):
@@ -20,8 +20,10 @@ class AgentConfig(Section):
 
     listen: list[Address] = Field(min_length=1)
     """Where its gRPC server listens."""
-    address: Address | None = None
-    """Where the others reach it; default: the first of `listen`."""
+    address: Target | None = None
+    """Where the others reach it; default: the first of `listen`. host:port, or xds:///host:port to
+    learn its replicas from a mesh's control plane (needs gRPC's bootstrap file, which
+    GRPC_XDS_BOOTSTRAP names)."""
     http: HttpConfig = HttpConfig()
     max_connection_age: Annotated[Duration, Field(ge=0)] = 0
     """Seconds after which a client's connection is ended, once its calls are, so that it finds

@@ -92,6 +92,9 @@ def _type_name(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is list:
         return f"list of {_type_name(arguments[0])}"
+    if origin is dict:
+        key, value = (_type_name(argument) for argument in arguments)
+        return f"{value} for each of {key}"
     if origin in {Union, types.UnionType}:
         return " or ".join(_type_name(a) for a in arguments if a is not types.NoneType)
     if hasattr(annotation, "__metadata__"):

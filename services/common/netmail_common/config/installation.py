@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from netmail_common.config._base import RELOADED, Address, Domain, Section, parse_host_port
 from netmail_common.config.common import HttpConfig, TlsConfig
@@ -19,12 +19,14 @@ from netmail_common.config.smtp import (
     SmtpConfig,
     UbeRelayingConfig,
 )
+from netmail_common.roles import Role
 
 __all__ = [
     "GrpcConfig",
     "HttpConfig",
     "Installation",
     "LogConfig",
+    "MeshConfig",
     "MessagingServerConfig",
     "SinkConfig",
     "TlsConfig",
@@ -46,12 +48,40 @@ class TracingConfig(Section):
     enabled: bool = False
 
 
+class MeshConfig(Section):
+    """The mesh whose proxies authenticate the agents, and what it calls them."""
+
+    proxy: Literal["istio", "linkerd"]
+    """Of which mesh: istio (sidecars) or linkerd."""
+    proxy_address: Address | None = None
+    """Where the proxy says that it is ready; default: 127.0.0.1:15021 or 127.0.0.1:4191."""
+    identities: dict[Role, list[str]]
+    """For each role what the mesh calls its holders, for instance
+    spiffe://cluster.local/ns/NAMESPACE/sa/ACCOUNT. Each stands for one role only."""
+
+    @field_validator("identities")
+    @classmethod
+    def _one_role_each(cls, identities: dict[Role, list[str]]) -> dict[Role, list[str]]:
+        _unique("identity", (name for names in identities.values() for name in names))
+        return identities
+
+
 class GrpcConfig(Section):
     """How agents talk to each other."""
 
-    security: Literal["mtls"] = "mtls"
+    security: Literal["mtls", "mesh"] = "mtls"
+    """mtls: mutual TLS of our own, also inside a mesh. mesh: the proxies of a service mesh encrypt
+    and authenticate; an agent does not start without one, and serves only what comes through it."""
     certificates: Path | None = None
     """Folder with ca.pem and, for each role, ROLE.pem and ROLE.key; default: STATE_DIR/tls."""
+    mesh: MeshConfig | None = None
+    """For security: mesh."""
+
+    @model_validator(mode="after")
+    def _mesh_needs_identities(self) -> "GrpcConfig":
+        if (self.security == "mesh") != (self.mesh is not None):
+            raise ValueError("grpc.mesh and grpc.security: mesh go together")
+        return self
 
 
 class SinkConfig(Section):

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from netmail_common.certificates import Identity
 from netmail_common.config import Installation
 from netmail_common.grpc_client import Channel
+from netmail_common.grpc_security import AgentIdentity
 from netmail_common.roles import Role
 
 
@@ -14,7 +14,7 @@ class NmapChannels:
     Belongs to one event loop. Close it after the clients that use it.
     """
 
-    def __init__(self, installation: Installation, server: str, identity: Identity) -> None:
+    def __init__(self, installation: Installation, server: str, identity: AgentIdentity) -> None:
         self.installation = installation
         self.server = server
         self._identity = identity

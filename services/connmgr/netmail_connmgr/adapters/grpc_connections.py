@@ -1,4 +1,5 @@
 """CheckConnection: may a client connect, and may it try to log in?"""
+# ruff: noqa: ARG002 - the API names methods and parameters
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer, ABC):
             )
         questions = [_question(item) for item in request.items]
         if request.explain:
-            require_admin(context)
+            require_admin()
             results = [await self._explained_connection(question) for question in questions]
         else:
             verdicts = await self.desk.check_connections(questions)
@@ -69,9 +70,9 @@ class ConnectionMethods(connmgr_pb2_grpc.ConnectionManagerServiceServicer, ABC):
         return _decision(verdict, lines)
 
 
-def require_admin(context: Any) -> None:
+def require_admin() -> None:
     """Raises: RpcError, PERMISSION_DENIED, if the caller is no administrator."""
-    if peer_role(context) is not Role.ADMIN:
+    if peer_role() is not Role.ADMIN:
         raise RpcError(
             grpc.StatusCode.PERMISSION_DENIED, "EXPLAIN_NOT_ALLOWED", "explain is for role admin"
         )

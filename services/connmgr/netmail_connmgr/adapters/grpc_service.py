@@ -126,7 +126,7 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         ]
         try:
             if request.explain:
-                require_admin(context)
+                require_admin()
                 results = [await self._explained(enquiry) for enquiry in enquiries]
             else:
                 answers = await _ask(self.desk.enquire(enquiries))

@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from netmail.connmgr.v1.connmgr_pb2_grpc import (
     add_ConnectionManagerServiceServicer_to_server as _add_to_server,
 )
-from netmail_common.certificates import Identity
 from netmail_common.command_line import AgentArguments
 from netmail_common.config import ConfigError, ConnectionManagerConfig, Installation
+from netmail_common.grpc_security import agent_identity
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
 from netmail_common.networks import Address, AddressRules, NetworkMap
+from netmail_common.own_addresses import own_addresses
 from netmail_common.roles import Role
 
 from netmail_connmgr.adapters.audit_trail import audit_trail
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.memory_store import boot_time
-from netmail_connmgr.adapters.own_addresses import own_addresses
 from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.connections import connection_rules
 from netmail_connmgr.app.front_ends import front_ends, prepare
@@ -102,7 +102,7 @@ async def connection_manager(
         bound = await stack.enter_async_context(
             grpc_server(
                 listen=config.listen,
-                identity=Identity.from_folder(installation.certificates, Role.CONNMGR),
+                identity=agent_identity(installation, Role.CONNMGR),
                 role=Role.CONNMGR,
                 installation=installation.installation,
                 register=functools.partial(_add_to_server, service),

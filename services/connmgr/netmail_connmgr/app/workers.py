@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 
-from netmail_common.certificates import Identity
 from netmail_common.command_line import AgentArguments
 from netmail_common.config import ConfigError, Installation
 from netmail_common.config._base import HostPort, parse_host_port
 from netmail_common.grpc_client import Channel
+from netmail_common.grpc_security import agent_identity
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.networks import AddressRules
@@ -88,7 +88,7 @@ async def run_worker(
         raise ConfigError(f"no connection manager is named {name!r}") from None
     channel = Channel(
         os.environ.get(_OWNER) or config.target,
-        Identity.from_folder(installation.certificates, Role.CONNMGR),
+        agent_identity(installation, Role.CONNMGR),
         installation=installation.installation,
         expected_role=Role.CONNMGR,
     )

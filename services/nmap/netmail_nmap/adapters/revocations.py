@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
-from netmail_common.certificates import Identity
 from netmail_common.config import Installation
 from netmail_common.grpc_client import Channel
+from netmail_common.grpc_security import AgentIdentity
 from netmail_common.logging import get_logger
 from netmail_common.metrics import gauge
 from netmail_common.roles import Role
@@ -131,7 +131,7 @@ def managers_that_know_us(installation: Installation, server: str) -> Sequence[s
 
 @asynccontextmanager
 async def revocation_sender(
-    store: DirectoryStore, installation: Installation, server: str, identity: Identity
+    store: DirectoryStore, installation: Installation, server: str, identity: AgentIdentity
 ) -> AsyncIterator[RevocationSender]:
     """Sends revocations while the block runs."""
     channels = {

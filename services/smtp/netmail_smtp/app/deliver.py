@@ -4,9 +4,9 @@ import os
 import socket
 import time
 
-from netmail_common.certificates import Identity
 from netmail_common.command_line import AgentArguments
 from netmail_common.config import ConfigError, DeliverConfig, Installation, MessagingServerConfig
+from netmail_common.grpc_security import agent_identity
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
@@ -35,7 +35,7 @@ async def deliver(
     Raises: ConfigError, OSError when it cannot start.
     """
     own = installation.messaging_server(arguments.name)
-    identity = Identity.from_folder(installation.certificates, Role.DELIVER)
+    identity = agent_identity(installation, Role.DELIVER)
     channels = NmapChannels(installation, own.name, identity)
     health = Health()
     try:

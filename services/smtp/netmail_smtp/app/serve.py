@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 from netmail_common.acceptor import AcceptorHandle, ClientInfo, accept_connections
-from netmail_common.certificates import Identity
 from netmail_common.command_line import AgentArguments
 from netmail_common.config import (
     ConfigError,
@@ -20,6 +19,7 @@ from netmail_common.config import (
 from netmail_common.connmgr import ConnectionManagerClient, LoginReplica
 from netmail_common.connmgr.gate import Gate
 from netmail_common.grpc_client import Channel
+from netmail_common.grpc_security import AgentIdentity, agent_identity
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
@@ -121,7 +121,7 @@ async def serving(
     Raises: ConfigError, OSError.
     """
     own = installation.messaging_server(name)
-    identity = Identity.from_folder(installation.certificates, Role.SMTP)
+    identity = agent_identity(installation, Role.SMTP)
     channels = NmapChannels(installation, name, identity)
     directory = DirectoryClient(channels)
     async with contextlib.AsyncExitStack() as stack:
@@ -239,7 +239,7 @@ def build_listener(
 def _connection_manager(
     installation: Installation,
     own: MessagingServerConfig,
-    identity: Identity,
+    identity: AgentIdentity,
     networks: NetworkMap,
     stack: contextlib.AsyncExitStack,
 ) -> ConnectionManagerClient | None:
