@@ -13,7 +13,6 @@ from netmail.nmap.v1 import (
     mailbox_pb2_grpc,
     queue_pb2_grpc,
 )
-from netmail_common.certificates import Identity
 from netmail_common.config import (
     ConfigError,
     Installation,
