@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.connmgr.model import ANONYMOUS, Login, LoginProtocol, Profile, UserKey
+from netmail_common.connmgr.model import (
+    ANONYMOUS,
+    Login,
+    LoginProtocol,
+    Profile,
+    Registration,
+    UserKey,
+)
 from netmail_common.connmgr.packed import (
     BadRecord,
     LoginPacker,
@@ -18,6 +25,7 @@ from netmail_common.connmgr.packed import (
     origin_of,
     place_of,
     prolonged,
+    session_of,
     times_of,
 )
 from netmail_common.connmgr.replica_table import ReplicaTable
@@ -74,13 +82,61 @@ def test_key_times_and_origin_are_read_without_unpacking(login: Login, later: fl
 
 
 @given(logins())
-def test_a_record_is_what_any_protobuf_library_would_write(login: Login) -> None:
+def test_a_record_is_what_any_protobuf_library_reads(login: Login) -> None:
     record = LoginPacker().pack(login)
     message = pb.LoginRecord.FromString(record)
     assert (message.place, message.user.name) == (login.place, login.user.name)
     assert (message.expires, message.verified) == (login.expires, login.verified)
     if login.user != ANONYMOUS and login.user.context:
-        assert message.SerializeToString(deterministic=True) == record
+        again = message.SerializeToString(deterministic=True)
+        assert len(again) == len(record)  # the same fields; the session id stands at another place
+        assert pb.LoginRecord.FromString(again) == message
+
+
+@given(logins(), logins(), st.booleans(), times, times)
+def test_a_login_is_renewed_in_its_record_if_it_says_the_same_again(
+    login: Login, other: Login, same: bool, verified: float, expires: float
+) -> None:
+    again = login._replace(session_id=other.session_id) if same else other
+    registration = Registration(
+        profile=again.profile,
+        place=login.place,
+        client_address=again.client_address,
+        protocol=again.protocol,
+        messaging_server=again.messaging_server,
+        agent="pop_imap/1",
+        session_id=again.session_id,
+        age=0.0,
+        credential_epoch=again.credential_epoch,
+    )
+    packer = LoginPacker()
+    record = packer.pack(login)
+    end = key_end(record)
+    at = packer.session_at(record, end, registration)
+    said, said_again = (
+        one._replace(
+            profile=one.profile._replace(user=ANONYMOUS, domains=frozenset()),
+            messaging_server="",
+            session_id="",
+            place=login.place,
+            serial=0,
+            verified=0.0,
+            expires=0.0,
+        )
+        for one in (login, again)
+    )
+    assert bool(at) == (said == said_again)
+    if at:
+        assert session_of(record, at) == login.session_id.encode()
+        renewed = packer.renewed(record, end, at, registration, verified, expires)
+        assert packer.unpack(renewed) == again._replace(
+            profile=again.profile._replace(user=login.user),
+            place=login.place,
+            serial=login.serial,
+            verified=verified,
+            expires=expires,
+        )
+        assert packer.session_at(renewed, end, registration) == at
 
 
 @given(logins(), logins())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -98,7 +98,7 @@ async def play(store: LoginStore, steps: list[Step]) -> list[Any]:
             else:
                 (answer,) = await store.register([step])
                 remaining = round(answer.remaining / (STEP / 2))
-                seen.append(replace(answer, remaining=float(remaining)))
+                seen.append(answer._replace(remaining=float(remaining)))
             while changes := await feed.take(3):
                 apply(store, copy, changes)
             found = await store.find(PLACES)

@@ -1,6 +1,6 @@
 """What the Connection Manager knows and says, whatever store or front end it goes through."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -76,8 +76,7 @@ class Reason(Enum):
     BLOCKED = "blocked"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """What a login says about its user; shared by the logins of the user that say the same.
 
     Attributes:
@@ -93,8 +92,7 @@ class Profile:
     domains: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """A login that wants to be remembered.
 
     Attributes:
@@ -116,8 +114,7 @@ class Registration:
     renewal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(NamedTuple):
     """A login in the table. Times are seconds on the table's clock.
 
     Attributes:
@@ -200,16 +197,14 @@ class CheckedSender:
     owner: UserKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SenderQuestion:
+class SenderQuestion(NamedTuple):
     """May a client with these senders relay?"""
 
     senders: tuple[CheckedSender, ...] = ()
     binding: Binding = Binding.STRICT
 
 
-@dataclass(frozen=True, slots=True)
-class SenderDecision:
+class SenderDecision(NamedTuple):
     """The answer.
 
     Attributes:
@@ -222,6 +217,6 @@ class SenderDecision:
     decision: Decision
     reason: Reason
     login: Login | None = None
-    users: tuple[UserKey, ...] = field(default=())
+    users: tuple[UserKey, ...] = ()
     user_count: int = 0
     refused_sender: str = ""

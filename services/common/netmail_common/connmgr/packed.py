@@ -1,7 +1,10 @@
 """A login in one piece of octets: what the table and its replicas keep, and what the stream sends.
 
-The octets are a serialized LoginRecord whose first fields are laid out by us, so that a login's
-key and times can be read, and its end moved, without parsing the rest.
+The octets are a serialized LoginRecord whose first fields and last one are laid out by us, so that
+a login's key and times can be read, and the login renewed, without parsing the rest:
+
+    place, user | expires, verified, origin | serial | what it says | session id
+    the key       the head
 """
 
 import functools
@@ -11,7 +14,14 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
-from netmail_common.connmgr.model import ANONYMOUS, Login, LoginProtocol, Profile, UserKey
+from netmail_common.connmgr.model import (
+    ANONYMOUS,
+    Login,
+    LoginProtocol,
+    Profile,
+    Registration,
+    UserKey,
+)
 from netmail_common.networks import network_of
 
 __all__ = [
@@ -25,18 +35,23 @@ __all__ = [
     "place_key",
     "place_of",
     "prolonged",
+    "session_of",
     "times_of",
     "user_part",
 ]
 
 _PLACE, _USER, _NAME, _CONTEXT = 0x0A, 0x12, 0x0A, 0x12
+_SERIAL, _SESSION = 0x50, 0x42
 _HEAD = struct.Struct("<BdBdBI")
 """expires, verified and origin, each behind its tag."""
 _TAGS = (0x19, 0x21, 0x2D)
+_ENDS_WITH_SESSION = (b"", bytes((_SESSION,)))
 _TIMES = struct.Struct("<xdxd")
 _ORIGIN = struct.Struct("<xI")
 _NETWORKS = frozenset({4, 16})
 """Octets of a network; a place that never grants has one more."""
+_SAID = 4096
+"""Logins that were packed lately: one that is renewed says the same again."""
 _PROTOCOLS = {
     pb.Protocol.Value(f"PROTOCOL_{protocol.name}"): protocol for protocol in LoginProtocol
 }
@@ -130,30 +145,49 @@ class LoginPacker:
     def pack(self, login: Login) -> bytes:
         """The record of a login."""
         profile = login.profile
-        origin = Origin(login.messaging_server, profile.domains)
-        keys = profile.address_keys
-        rest = pb.LoginRecord(
-            protocol=_PROTOCOL_NUMBERS[login.protocol],
-            session_id=login.session_id,
-            credential_epoch=login.credential_epoch,
-            serial=login.serial,
-            addresses=profile.addresses,
-            address_keys=keys if keys != profile.addresses else (),
-        )
-        if login.client_address != network_of(login.place):
-            rest.client_address = login.client_address
         return b"".join(
             (
-                login_key(login.place, login.user),
-                _HEAD.pack(
-                    _TAGS[0],
-                    login.expires,
-                    _TAGS[1],
-                    login.verified,
-                    _TAGS[2],
-                    self.origins.number(origin),
+                login_key(login.place, profile.user),
+                self._head(
+                    login.expires, login.verified, Origin(login.messaging_server, profile.domains)
                 ),
-                rest.SerializeToString(),
+                _serial(login.serial),
+                _said_by(login),
+                _session(login.session_id),
+            )
+        )
+
+    def session_at(self, record: bytes, key_end: int, registration: Registration) -> int:
+        """Where the session id of a record begins; 0: there the registration says something else.
+
+        Origin and times aside.
+        """
+        at = key_end + _HEAD.size + 1
+        while record[at] & 0x80:
+            at += 1
+        said = _said_by(registration)
+        if not record.startswith(said, at + 1):
+            return 0
+        at += 1 + len(said)
+        return at if record[at : at + 1] in _ENDS_WITH_SESSION else 0
+
+    def renewed(
+        self,
+        record: bytes,
+        key_end: int,
+        session_at: int,
+        registration: Registration,
+        verified: float,
+        expires: float,
+    ) -> bytes:
+        """The record with origin, times and session id of a registration that says the same."""
+        origin = Origin(registration.messaging_server, registration.profile.domains)
+        return b"".join(
+            (
+                record[:key_end],
+                self._head(expires, verified, origin),
+                record[key_end + _HEAD.size : session_at],
+                _session(registration.session_id),
             )
         )
 
@@ -190,13 +224,17 @@ class LoginPacker:
             one.credential_epoch if one.HasField("credential_epoch") else None,
         )
 
+    def _head(self, expires: float, verified: float, origin: Origin) -> bytes:
+        number = self.origins.number(origin)
+        return _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], number)
+
 
 def place_key(place: bytes) -> bytes:
     """What the records of a place begin with."""
     return bytes((_PLACE, len(place))) + place
 
 
-@functools.lru_cache(maxsize=256)  # one registration needs it several times
+@functools.lru_cache(maxsize=_SAID)
 def user_part(user: UserKey) -> bytes:
     """What stands behind the place in the records of a user."""
     if user == ANONYMOUS:
@@ -264,6 +302,55 @@ def prolonged(record: bytes, key_end: int, expires: float) -> bytes:
     """The record with another end."""
     at = key_end + 1
     return record[:at] + struct.pack("<d", expires) + record[at + 8 :]
+
+
+def session_of(record: bytes, session_at: int) -> bytes:
+    """The session id that begins there (LoginPacker.session_at)."""
+    if session_at == len(record):
+        return b""
+    return record[session_at + (2 if record[session_at + 1] < 0x80 else 3) :]
+
+
+def _said_by(login: Login | Registration) -> bytes:
+    """What a login says besides whose it is, where, when and in which session."""
+    address, profile = login.client_address, login.profile
+    return _said(
+        _PROTOCOL_NUMBERS[login.protocol],
+        login.credential_epoch,
+        profile.addresses,
+        profile.address_keys,
+        b"" if address == network_of(login.place) else address,
+    )
+
+
+@functools.lru_cache(maxsize=_SAID)
+def _said(
+    protocol: int,
+    credential_epoch: int | None,
+    addresses: tuple[str, ...],
+    address_keys: tuple[str, ...],
+    client_address: bytes,
+) -> bytes:
+    return pb.LoginRecord(
+        client_address=client_address,
+        protocol=pb.Protocol.ValueType(protocol),
+        credential_epoch=credential_epoch,
+        addresses=addresses,
+        address_keys=address_keys if address_keys != addresses else (),
+    ).SerializeToString()
+
+
+def _serial(number: int) -> bytes:
+    octets = bytearray((_SERIAL,))
+    while number > 0x7F:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
+
+
+def _session(text: str) -> bytes:
+    return _field(_SESSION, text.encode()) if text else b""
 
 
 def _field(tag: int, value: bytes) -> bytes:

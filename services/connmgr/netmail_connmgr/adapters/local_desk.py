@@ -1,7 +1,6 @@
 """The front desk in the process that owns the table: gRPC and every front end end here."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from netmail_common.connmgr.decision import decide
@@ -59,6 +58,10 @@ class LocalDesk:
         self.connections = connections
         self.count_failure = count_failure
         self.remember_login: Callable[[UserKey, bytes], None] | None = None
+
+    def limit_users(self, most: int) -> None:
+        """Is strict with networks of more users from now on."""
+        self._max_users = most
 
     async def register(self, candidates: Sequence[Candidate]) -> Sequence[Registered]:
         """Registers logins; what is not admitted is answered by Outcome.INVALID.
@@ -193,7 +196,7 @@ class LocalDesk:
 
 def _older(candidate: Candidate, seconds: float) -> Candidate:
     """A login that may have waited in a socket, unread, for so long."""
-    return replace(candidate, age=candidate.age + seconds) if seconds else candidate
+    return candidate._replace(age=candidate.age + seconds) if seconds else candidate
 
 
 def _answer(decision: SenderDecision, logins: Found) -> Answer:

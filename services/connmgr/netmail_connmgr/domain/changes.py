@@ -1,7 +1,6 @@
 """The table's recent changes for its watchers: bounded, numbered, without a queue for each."""
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from netmail_common.connmgr.model import Revocation
 
@@ -14,8 +13,7 @@ class MissedChanges(Exception):
     """What followed the revision is not kept any more: the watcher needs a snapshot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One step of the table.
 
     Attributes:

@@ -1,9 +1,8 @@
 """May a client connect, and may it try to log in?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from netmail_common.connmgr.model import UserKey
 
@@ -28,8 +27,7 @@ class Verdict(Enum):
     DENY_PERMANENT = "denied"
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionQuestion:
+class ConnectionQuestion(NamedTuple):
     """A connection that has come, or a login that is about to be judged.
 
     Attributes:
@@ -52,8 +50,7 @@ class ConnectionQuestion:
         return self.user is not None or bool(self.typed_name)
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionVerdict:
+class ConnectionVerdict(NamedTuple):
     """The answer to a ConnectionQuestion.
 
     Attributes:

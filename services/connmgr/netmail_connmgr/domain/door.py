@@ -4,7 +4,7 @@ import contextlib
 import functools
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netmail_common.connmgr.model import ANONYMOUS, LoginProtocol, Profile, Registration, UserKey
 from netmail_common.mail_address import AddressError, MailAddress, parse_domain
@@ -25,8 +25,7 @@ class NotAdmitted(ValueError):
     """What came in is not valid; the text says which part, without repeating it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A login as a front end heard of it, unchecked; the fields are those of Registration."""
 
     user: UserKey

@@ -1,8 +1,7 @@
 """What front ends ask: every protocol ends in the same table, by the same rules."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from netmail_common.connmgr.model import SenderDecision, SenderQuestion, UserKey
 
@@ -17,8 +16,7 @@ class FrontDeskUnavailable(Exception):
     """There is no answer; nothing may be allowed for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enquiry:
+class Enquiry(NamedTuple):
     """May a client relay?
 
     Attributes:
@@ -32,8 +30,7 @@ class Enquiry:
     front_end: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A decision and, if it allowed by a login, for how many seconds that login still counts."""
 
     decision: SenderDecision

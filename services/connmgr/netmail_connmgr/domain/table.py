@@ -7,8 +7,9 @@ unpacked when somebody asks for them.
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from netmail_common.connmgr.chains import Chains
 from netmail_common.connmgr.model import (
@@ -25,6 +26,7 @@ from netmail_common.connmgr.packed import (
     origin_of,
     place_of,
     prolonged,
+    session_of,
     times_of,
     user_part,
 )
@@ -64,8 +66,7 @@ class Outcome(Enum):
     TABLE_FULL = "table full"
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """Answer to a registration.
 
     Attributes:
@@ -78,8 +79,13 @@ class Registered:
     renewed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+_REVOKED = Registered(Outcome.REVOKED)
+_EXPIRED = Registered(Outcome.EXPIRED)
+_TABLE_FULL = Registered(Outcome.TABLE_FULL)
+_GRANTS, _SHARED = Outcome.REGISTERED, Outcome.SHARED_NETWORK
+
+
+class Found(NamedTuple):
     """Live logins of a place.
 
     Attributes:
@@ -118,23 +124,22 @@ class LoginTable:
         """Adds a login or renews it. Doing it again changes nothing."""
         self.drop_expired(now)
         user, place = registration.profile.user, registration.place
+        network = network_of(place)
         verified = now - registration.age
-        epoch = registration.credential_epoch
-        if self.marks.refuse(user, network_of(place), verified, epoch, now):
-            return Registered(Outcome.REVOKED)
+        if self.marks.refuse(user, network, verified, registration.credential_epoch, now):
+            return _REVOKED
         expires = (now if registration.renewal else verified) + self.limits.login_lifetime
         if expires <= now:
-            return Registered(Outcome.EXPIRED)
+            return _EXPIRED
         key = login_key(place, user)
         slot = self._live(key, user, now)
         if not slot and not self._make_room(now):
-            return Registered(Outcome.TABLE_FULL)
+            return _TABLE_FULL
         if slot:
-            expires = self._renew(slot, registration, verified, expires)
+            expires = self._renew(slot, len(key), registration, verified, expires)
         else:
             self._add(key, self._new_login(registration, verified, expires))
-        outcome = Outcome.REGISTERED if network_of(place) == place else Outcome.SHARED_NETWORK
-        return Registered(outcome, expires - now, renewed=bool(slot))
+        return Registered(_GRANTS if network == place else _SHARED, expires - now, bool(slot))
 
     def find(self, place: bytes, now: float) -> Found:
         """The live logins of a place."""
@@ -217,8 +222,9 @@ class LoginTable:
 
     def _live(self, key: bytes, user: UserKey, now: float) -> int:
         """The slot of a live login; 0: there is none, and none that is over."""
-        for slot in self._slots_of(user, place_of(key)):
-            record = self._records[slot]
+        records = self._records
+        for slot in self._users.find(_user_index(user, key)):
+            record = records[slot]
             if record.startswith(key):
                 if times_of(record, len(key))[0] > now:
                     return slot
@@ -230,7 +236,7 @@ class LoginTable:
         part = user_part(user)
         return [
             slot
-            for slot in self._users.find(_user_index(user, place))
+            for slot in self._users.find(_user_index(user, login_key(place, user)))
             if self._records[slot].startswith(part, 2 + self._records[slot][1])
         ]
 
@@ -276,43 +282,47 @@ class LoginTable:
         record = self.packer.pack(login)
         self.packer.origins.use(origin_of(record, len(key)))
         slot = self._records.add(record)
-        self._users.add(_user_index(login.user, login.place), slot)
+        self._users.add(_user_index(login.user, key), slot)
         self._expired.pop(login.place, None)
         self.changes.changed(record, gone)
 
     def _renew(
-        self, slot: int, registration: Registration, verified: float, expires: float
+        self, slot: int, end: int, registration: Registration, verified: float, expires: float
     ) -> float:
-        """Takes over what a registration says that is new; when the login ends then."""
-        record = self._records[slot]
-        earlier = self.packer.unpack(record)
-        repeated = registration.session_id and registration.session_id == earlier.session_id
+        """Takes over what a registration says that is new; when the login ends then.
+
+        Args:
+            end: of the key in the record.
+        """
+        record, packer = self._records[slot], self.packer
+        earlier_expires, earlier_verified = times_of(record, end)
+        session = registration.session_id
+        session_at = packer.session_at(record, end, registration)
+        earlier = None if session_at else packer.unpack(record)
+        if earlier is None:
+            repeated = session and session.encode() == session_of(record, session_at)
+        else:
+            repeated = session and session == earlier.session_id
         if repeated and not registration.renewal:
-            return earlier.expires
-        expires = max(expires, earlier.expires)
-        if repeated or verified < earlier.verified:
-            if expires != earlier.expires:
-                self._replace(slot, prolonged(record, key_end(record), expires))
-            return expires
-        login = replace(
-            earlier,
-            profile=registration.profile,
-            client_address=registration.client_address,
-            protocol=registration.protocol,
-            messaging_server=registration.messaging_server,
-            session_id=registration.session_id,
-            verified=verified,
-            expires=expires,
-            credential_epoch=_later_epoch(earlier, registration),
-        )
-        self._replace(slot, self.packer.pack(login))
+            return earlier_expires
+        expires = max(expires, earlier_expires)
+        if repeated or verified < earlier_verified:
+            if expires != earlier_expires:
+                self._replace(slot, end, prolonged(record, end, expires))
+        elif earlier is None:
+            renewed = packer.renewed(record, end, session_at, registration, verified, expires)
+            self._replace(slot, end, renewed)
+        else:
+            login = _changed(earlier, registration, verified, expires)
+            self._replace(slot, end, packer.pack(login))
         return expires
 
-    def _replace(self, slot: int, record: bytes) -> None:
-        earlier, end = self._records[slot], key_end(record)
-        self.packer.origins.use(origin_of(record, end))
+    def _replace(self, slot: int, end: int, record: bytes) -> None:
+        origin, earlier = origin_of(record, end), origin_of(self._records[slot], end)
         self._records.replace(slot, record)
-        self.packer.origins.release(origin_of(earlier, end))
+        if origin != earlier:
+            self.packer.origins.use(origin)
+            self.packer.origins.release(earlier)
         self.changes.changed(record)
 
     def _remove(self, slot: int) -> bytes:
@@ -333,9 +343,23 @@ class LoginTable:
             del self._expired[next(iter(self._expired))]
 
 
-def _user_index(user: UserKey, place: bytes) -> bytes:
+def _user_index(user: UserKey, key: bytes) -> bytes:
     """What a user's logins are filed under."""
-    return login_key(place, user) if user == ANONYMOUS else user_part(user)
+    return key if user == ANONYMOUS else user_part(user)
+
+
+def _changed(earlier: Login, registration: Registration, verified: float, expires: float) -> Login:
+    """A login with everything that a later registration says."""
+    return earlier._replace(
+        profile=registration.profile,
+        client_address=registration.client_address,
+        protocol=registration.protocol,
+        messaging_server=registration.messaging_server,
+        session_id=registration.session_id,
+        verified=verified,
+        expires=expires,
+        credential_epoch=_later_epoch(earlier, registration),
+    )
 
 
 def _later_epoch(earlier: Login, registration: Registration) -> int | None:
