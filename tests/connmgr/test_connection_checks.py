@@ -70,9 +70,9 @@ class CheckingFactory:
             rules = AddressRules.from_config(config)
             async with (
                 self._serve(rules=rules) as server,
-                connection_rules(config, rules, server.store, server.service.desk) as checker,
+                connection_rules(config, rules, server.store, server.service.desk) as live,
             ):
-                yield Checking(server, checker)
+                yield Checking(server, live.checker)
 
 
 @pytest.fixture

@@ -245,8 +245,8 @@ def policy(certificates: Path, tmp_path: Path) -> Any:
 async def serving(installation: Installation) -> AsyncIterator[tuple[CountingDesk, Sequence[int]]]:
     desk = CountingDesk()
     setup = FrontEndSetup(installation, "cm1", desk.networks.rules, desk)
-    async with front_ends(setup) as ports:
-        yield desk, ports["dovecot_policy"]
+    async with front_ends(setup) as opened:
+        yield desk, opened.ports["dovecot_policy"]
 
 
 Answer = tuple[int, bytes]

@@ -80,8 +80,8 @@ async def servers(certificates: Path, tmp_path: Path) -> AsyncIterator[Servers]:
     desk = LocalDesk(
         MemoryStore(TableLimits(), clock=Clock()), NetworkMap(rules), max_users_per_network=2
     )
-    async with front_ends(FrontEndSetup(config, "cm1", rules, desk)) as ports:
-        yield Servers(ports)
+    async with front_ends(FrontEndSetup(config, "cm1", rules, desk)) as opened:
+        yield Servers(opened.ports)
 
 
 @pytest.mark.parametrize(

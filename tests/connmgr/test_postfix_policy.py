@@ -289,8 +289,8 @@ async def serving(
         max_users_per_network=8,
     )
     setup = FrontEndSetup(installation, "cm1", rules, desk)
-    async with front_ends(setup) as ports:
-        yield desk, ports["postfix_policy"]
+    async with front_ends(setup) as opened:
+        yield desk, opened.ports["postfix_policy"]
 
 
 @pytest.fixture

@@ -382,9 +382,9 @@ async def receiving(
         own = config.connection_manager("main")
         rules = AddressRules.from_config(own)
         service.use(NetworkMap(rules))
-        checker = await stack.enter_async_context(connection_rules(own, rules, store, service.desk))
+        live = await stack.enter_async_context(connection_rules(own, rules, store, service.desk))
         await stack.enter_async_context(
-            abuse_protection(config, own, service, checker, store, suspicions, None)
+            abuse_protection(config, own, service, live.checker, store, suspicions, None)
         )
         clients = []
         for role in (Role.POP_IMAP, Role.NMAP):

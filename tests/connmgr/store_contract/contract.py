@@ -473,3 +473,23 @@ async def test_a_position_that_was_never_given_is_no_place_to_resume(
         other = Position("0" * 32, revision)
         async with store.watch(other, revocations_only=False, wake=wake) as feed:
             assert not feed.resumed
+
+
+async def test_another_lifetime_counts_for_logins_and_renewals_from_then_on(
+    open_store: OpenStore,
+) -> None:
+    async with open_store() as store:
+        await register(store, ALICE, HOME, session="before")
+        store.live_for(300)
+        assert store.login_lifetime == 300
+        answer = await register(store, BOB, HOME, session="after")
+        assert answer.remaining == pytest.approx(300, abs=5)
+        (found,) = await store.find([HOME])
+        left = {login.user: login.expires - found.now for login in found.logins}
+        assert left[ALICE] == pytest.approx(LIFETIME, abs=5)
+        assert left[BOB] == pytest.approx(300, abs=5)
+        store.live_for(1800)
+        answer = await register(store, BOB, HOME, session="after", renewal=True)
+        assert answer.remaining == pytest.approx(1800, abs=5)
+        late = await register(store, ALICE, OFFICE, age=1000)
+        assert late.outcome is Outcome.REGISTERED

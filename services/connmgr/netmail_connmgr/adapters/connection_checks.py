@@ -92,6 +92,18 @@ class ConnectionChecker:
         self._reverse_names = reverse_names
         self.guessing = guessing
 
+    def use(
+        self,
+        lists: AddressLists,
+        *,
+        block_lists: BlockLists | None,
+        reverse_names: ReverseNames | None,
+    ) -> None:
+        """Judges by other rules from now on; questions to DNS that are under way are answered."""
+        self._lists = lists
+        self._block_lists = block_lists
+        self._reverse_names = reverse_names
+
     @property
     def every_connection(self) -> bool:
         """Whether connections are to be checked that no suspicion is about."""

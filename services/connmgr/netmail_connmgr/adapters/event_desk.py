@@ -57,6 +57,12 @@ class EventDesk:
         self._clock = clock
         self._said: dict[tuple[str, ...], float] = {}
 
+    def use(self, failures: FailureCounts | None, config: RatesConfig) -> None:
+        """Goes on with other rates, and with or without counting failed logins."""
+        self._failures = failures
+        self._rates = Rates(self._counters, config)
+        self._revokes = config.revoke_on_excess
+
     async def report(self, events: Sequence[pb.Event]) -> list[pb.EventResult]:
         """Takes events; a result for each, in the same order. One that is repeated changes nothing.
 

@@ -71,6 +71,7 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         self.desk = LocalDesk(store, networks, max_users_per_network=max_users_per_network)
         self._suspicions = suspicions
         self._watchers = Watchers(store, self._terms)
+        self._last_told: tuple[float, int, bool] | None = None
 
     @property
     def instance_id(self) -> str:
@@ -81,6 +82,18 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
         """Judges addresses by another map from now on; so must those who hold replicas."""
         self.desk.networks = networks
         self._watchers.begin_anew()
+
+    def go_on_with(self, *, login_lifetime: float, max_users_per_network: int) -> None:
+        """Takes other terms, of which the checks of connections are a part; tells the watchers."""
+        self._store.live_for(login_lifetime)
+        self._max_users = max_users_per_network
+        self.desk.limit_users(max_users_per_network)
+        if self._told() != self._last_told:
+            self._watchers.begin_anew()
+
+    def _told(self) -> tuple[float, int, bool]:
+        """What watchers are told when their streams begin, the networks aside."""
+        return self._store.login_lifetime, self._max_users, self.desk.checks_every_connection
 
     async def watch_stalls(self) -> None:
         """Notices when the process stands still, until cancelled."""
@@ -195,6 +208,7 @@ class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
 
     def _terms(self) -> WatchTerms:
         """What a watcher is told that begins now."""
+        self._last_told = self._told()
         return WatchTerms(
             networks=self.desk.networks,
             max_users=self._max_users,

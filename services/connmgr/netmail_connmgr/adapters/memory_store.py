@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 from netmail_common.connmgr.model import Login, Registration, Revocation
 from netmail_common.logging import get_logger
@@ -71,6 +72,11 @@ class MemoryStore:
     def now(self) -> float:
         """Seconds on the clock of the logins' times."""
         return self._clock()
+
+    def live_for(self, seconds: float) -> None:
+        """Lets logins and renewals count so long from now on; what is in the table stays."""
+        self.login_lifetime = seconds
+        self._table.limits = replace(self._table.limits, login_lifetime=seconds)
 
     async def register(self, registrations: Sequence[Registration]) -> Sequence[Registered]:
         """Answers each by the result of the same index."""

@@ -24,11 +24,48 @@ from netmail_connmgr.domain.guessing import Guessing, GuessingRules, Suspects
 from netmail_connmgr.domain.store import LoginStore
 from netmail_connmgr.domain.suspicions import SuspicionBook
 
-__all__ = ["abuse_protection"]
+__all__ = ["AbuseProtection", "abuse_protection"]
 
 _CLEAN_UP_EVERY = 5.0
 
 log = get_logger(__name__)
+
+
+class AbuseProtection:
+    """What counts failed logins and mail. Belongs to its event loop.
+
+    Args:
+        guessing: judges by failed logins.
+        failures: the same, for those who must go on without.
+        events: takes reports of the agents.
+        service: whose desk tells of failed logins.
+        checker: judges connections.
+    """
+
+    def __init__(
+        self,
+        guessing: Guessing,
+        failures: FailureCounts,
+        events: EventDesk,
+        service: ConnectionManagerService,
+        checker: ConnectionChecker,
+    ) -> None:
+        self._guessing = guessing
+        self._failures = failures
+        self._events = events
+        self._desk = service.desk
+        self._checker = checker
+
+    def use(self, installation: Installation, config: ConnectionManagerConfig) -> None:
+        """Counts by the configuration from now on; what was counted stays."""
+        self._guessing.use(
+            GuessingRules.from_config(config.guessing), _listeners(installation, config.name)
+        )
+        failures = self._failures if config.guessing.enabled else None
+        self._checker.guessing = failures
+        self._desk.count_failure = failures.count_failure if failures else None
+        self._desk.remember_login = failures.remember if failures else None
+        self._events.use(failures, config.rates)
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +77,7 @@ async def abuse_protection(
     store: LoginStore,
     suspicions: SuspicionBook,
     valkey: Valkey | None,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[AbuseProtection]:
     """Counts failed logins and mail while the block runs.
 
     Args:
@@ -62,26 +99,16 @@ async def abuse_protection(
             counters = ValkeyCounters(valkey)
         else:
             counters = _memory_counters(installation.state_dir, config.name, stack)
-        failures = None
-        if config.guessing.enabled:
-            guessing = Guessing(
-                counters,
-                suspects,
-                lambda: desk.networks,
-                GuessingRules.from_config(config.guessing),
-                clock=boot_time,
-                listeners=_listeners(installation, config.name),
-            )
-            failures = FailureCounts(guessing)
-            checker.guessing = failures
-            desk.count_failure = failures.count_failure
-            desk.remember_login = failures.remember
-            await stack.enter_async_context(_running(failures.run))
-        service.events = EventDesk(
-            counters, failures, config.rates, store, lambda: desk.networks, boot_time
-        )
+        rules = GuessingRules.from_config(config.guessing)
+        guessing = Guessing(counters, suspects, lambda: desk.networks, rules, clock=boot_time)
+        failures = FailureCounts(guessing)
+        events = EventDesk(counters, None, config.rates, store, lambda: desk.networks, boot_time)
+        protection = AbuseProtection(guessing, failures, events, service, checker)
+        protection.use(installation, config)
+        service.events = events
+        await stack.enter_async_context(_running(failures.run))
         await stack.enter_async_context(_running(lambda: _clean_up(suspicions, counters)))
-        yield
+        yield protection
 
 
 def _memory_counters(state: Path, name: str, stack: contextlib.AsyncExitStack) -> MemoryCounters:

@@ -1,7 +1,7 @@
 """The front ends that the configuration asks for, opened together."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from netmail_common.logging import get_logger
 from netmail_connmgr.adapters import dns_list, dovecot_policy, legacy_udp, postfix_policy, whoson
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 
-__all__ = ["FRONT_ENDS", "FrontEnd", "front_ends", "prepare"]
+__all__ = ["FRONT_ENDS", "FrontEnd", "FrontEnds", "front_ends", "prepare"]
 
 log = get_logger(__name__)
 
@@ -64,15 +64,88 @@ def prepare(setup: FrontEndSetup) -> dict[str, Serving]:
     }
 
 
+class FrontEnds:
+    """The front ends that are switched on. Belongs to its event loop.
+
+    Attributes:
+        ports: that they have, by their names.
+    """
+
+    def __init__(self, setup: FrontEndSetup) -> None:
+        self._setup = setup
+        self._open: dict[str, contextlib.AsyncExitStack] = {}
+        self.ports: dict[str, Sequence[int]] = {}
+
+    async def open(self) -> None:
+        """Opens all of them.
+
+        Raises: ConfigError; OSError, when an address cannot be had.
+        """
+        for name, serving in prepare(self._setup).items():
+            await self._enter(name, serving)
+
+    async def use(self, setup: FrontEndSetup) -> None:
+        """Goes on with another configuration: what it says something else to is opened anew.
+
+        Raises: ConfigError: nothing has changed; or an address cannot be had, then what was served
+        before is served again, if it can be.
+        """
+        before, servings = self._setup, prepare(setup)
+        for name in {**self._open, **servings}:
+            if name in self._open and name in servings and _same(before, setup, name):
+                continue
+            await self._leave(name)
+            if name in servings:
+                await self._enter_or_go_back(name, servings[name], before)
+        self._setup = setup
+
+    async def close(self) -> None:
+        """Closes all of them."""
+        for name in list(self._open):
+            await self._leave(name)
+
+    async def _enter_or_go_back(self, name: str, serving: Serving, before: FrontEndSetup) -> None:
+        try:
+            await self._enter(name, serving)
+        except OSError as error:
+            earlier = prepare(before).get(name)
+            if earlier is not None:
+                await self._enter(name, earlier)
+            raise before.error(f"{name}: {error}") from error
+
+    async def _enter(self, name: str, serving: Serving) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            ports = await stack.enter_async_context(serving)
+            self._open[name] = stack.pop_all()
+        self.ports[name] = ports
+        log.info("front end serves", front_end=name, ports=ports)
+
+    async def _leave(self, name: str) -> None:
+        stack = self._open.pop(name, None)
+        self.ports.pop(name, None)
+        if stack is not None:
+            await stack.aclose()
+
+
+def _same(before: FrontEndSetup, after: FrontEndSetup, name: str) -> bool:
+    """Whether a front end is told the same by both."""
+    return _told(before, name) == _told(after, name)
+
+
+def _told(setup: FrontEndSetup, name: str) -> object:
+    servers = [(one.name, one.contexts, one.domains) for one in setup.servers]
+    return getattr(setup.config, name), setup.config.address_map, servers
+
+
 @contextlib.asynccontextmanager
-async def front_ends(setup: FrontEndSetup) -> AsyncIterator[Mapping[str, Sequence[int]]]:
-    """Serves every front end that is switched on; gives their ports by name.
+async def front_ends(setup: FrontEndSetup) -> AsyncIterator[FrontEnds]:
+    """Serves every front end that is switched on, until the block ends.
 
     Raises: ConfigError; OSError, when an address cannot be had.
     """
-    async with contextlib.AsyncExitStack() as stack:
-        ports = {}
-        for name, serving in prepare(setup).items():
-            ports[name] = await stack.enter_async_context(serving)
-            log.info("front end serves", front_end=name, ports=ports[name])
-        yield ports
+    opened = FrontEnds(setup)
+    try:
+        await opened.open()
+        yield opened
+    finally:
+        await opened.close()

@@ -88,9 +88,10 @@ async def connection_manager(
         service.audit = await stack.enter_async_context(
             audit_trail(config.audit, name, lambda: service.desk.networks)
         )
-        checker = await stack.enter_async_context(
+        connections = await stack.enter_async_context(
             connection_rules(config, rules, store, service.desk)
         )
+        checker = connections.checker
         await stack.enter_async_context(
             abuse_protection(
                 installation, config, service, checker, store, suspicions, opened.valkey
@@ -122,7 +123,7 @@ async def connection_manager(
                 worker_processes(config.front_end_workers, command, owner)
             )
         else:
-            front_end_ports = await stack.enter_async_context(front_ends(setup))
+            front_end_ports = (await stack.enter_async_context(front_ends(setup))).ports
         health.set_ready(True)
         log.info("serving", listen=config.listen, table=store.instance_id)
         yield Running(bound.ports, http_port, front_end_ports)

@@ -127,6 +127,11 @@ class Guessing:
         self._listeners = tuple(listeners)
         self._noted: dict[str, float] = {}
 
+    def use(self, rules: GuessingRules, listeners: Iterable[tuple[str, str]]) -> None:
+        """Judges by other rules from now on; what was counted stays."""
+        self._rules = rules
+        self._listeners = tuple(listeners)
+
     async def failed(self, questions: Sequence[ConnectionQuestion]) -> list[float]:
         """Counts failed logins; for each the seconds to wait before it is answered.
 

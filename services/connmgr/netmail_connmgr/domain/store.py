@@ -133,6 +133,10 @@ class LoginStore(Protocol):
     packer: LoginPacker
     """Of the records that its feeds give."""
     login_lifetime: float
+    """Seconds, as `live_for` says it."""
+
+    def live_for(self, seconds: float) -> None:
+        """Lets logins and renewals count so long from now on; what is in the table stays."""
 
     def now(self) -> float:
         """Seconds on the clock of the logins' times."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from netmail_common.connmgr.model import Login, Registration, Revocation, UserKey
@@ -105,6 +105,10 @@ class Partition:
         self.instance = ""
         self.size = 0
         self.leapt = False
+
+    def live_for(self, seconds: float) -> None:
+        """Lets logins and renewals count so long from now on."""
+        self._limits = replace(self._limits, login_lifetime=seconds)
 
     async def attach(self) -> bool:
         """Finds the table there, or begins one: then it has lost what it knew.

@@ -92,6 +92,12 @@ class ValkeyStore:
         self._counting = [self._counter(follower) for follower in several]
         self.packer = self.mirror.packer
 
+    def live_for(self, seconds: float) -> None:
+        """Lets logins and renewals count so long from now on; what is in the table stays."""
+        self.login_lifetime = seconds
+        for follower in self._followers:
+            follower.partition.live_for(seconds)
+
     @property
     def instance_id(self) -> str:
         """Another one after the table, or a part of it, was lost; empty while it is not known."""
