@@ -18,6 +18,7 @@ address: {{ .Release.Name }}-connmgr:7700
 http: {listen: "0.0.0.0:7780"}
 private_ranges_shared: true
 granting_networks: {{ toJson .Values.grantingNetworks }}
+{{ include "connmgr.storeConfiguration" .Values.connmgr }}
 {{- end -}}
 
 {{- define "netmail.messagingServer" -}}
@@ -37,6 +38,7 @@ nmap:
   listen: ["0.0.0.0:7710"]
   address: {{ .Release.Name }}-nmap:7710
   http: {listen: "0.0.0.0:7780"}
+  {{- include "nmap.storeConfiguration" .Values.nmap | nindent 2 }}
 smtp:
   workers: 1
   http: {listen: "0.0.0.0:7780"}

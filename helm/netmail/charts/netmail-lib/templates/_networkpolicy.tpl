@@ -1,7 +1,8 @@
 {{/*
 Nobody may talk to an agent, and it to nobody, but as is said here: (dict "root" $ "component" "smtp"
 "public" (list 2525) "grpc" 7710 "callers" (list "smtp" "deliver") "calls" (list (dict "component"
-"nmap" "port" 7710)) "world" (list 25)). "world": ports anywhere; "api": the API server.
+"nmap" "port" 7710)) "world" (list 25) "store" .Values.postgresql). "world": ports anywhere; "store": ports of
+the store's peers.
 */}}
 {{- define "netmail.networkPolicy" -}}
 {{- $policy := .root.Values.networkPolicy -}}
@@ -69,6 +70,17 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "netmail.selectorLabels" (dict "root" $.root "component" .component) | nindent 14 }}
+    {{- end }}
+    {{- with .store }}
+    - ports:
+        {{- range .ports }}
+        - port: {{ . }}
+          protocol: TCP
+        {{- end }}
+      {{- with .peers }}
+      to:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
     {{- end }}
     {{- with .world }}
     - ports:

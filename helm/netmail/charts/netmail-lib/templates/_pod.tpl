@@ -1,9 +1,9 @@
 {{/*
 One agent's pod template: (dict "root" $ "component" "smtp" "role" "smtp" "values" .Values.serve
 "args" (list "serve" "--server" "mail") "ports" (list (dict "name" "smtp" "port" 2525)) "tls" true
-"state" "state" "grace" 45). VALUES holds what is said of this workload; the chart's own values
-hold the rest. "state": name of the volume for the state directory; an emptyDir unless the workload
-claims one of that name.
+"secrets" (list (dict "name" "postgresql" "secret" "db" "path" "/etc/netmail/postgresql"))). VALUES holds
+what is said of this workload; the chart's own values hold the rest. "claimed": the workload claims the
+volume of the state directory, `state`; else it is an emptyDir.
 */}}
 {{- define "netmail.podTemplate" -}}
 {{- $root := .root -}}
@@ -11,6 +11,9 @@ claims one of that name.
 metadata:
   labels:
     {{- include "netmail.labels" . | nindent 4 }}
+    {{- if .tls }}
+    netmail-listeners: public
+    {{- end }}
     {{- with $root.Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -143,6 +146,11 @@ spec:
           mountPath: /etc/netmail/tls
           readOnly: true
         {{- end }}
+        {{- range .secrets }}
+        - name: {{ .name }}
+          mountPath: {{ .path }}
+          readOnly: true
+        {{- end }}
         - name: state
           mountPath: /var/lib/netmail
         - name: tmp
@@ -162,6 +170,12 @@ spec:
     - name: tls
       secret:
         secretName: {{ include "netmail.tlsSecret" $root }}
+        defaultMode: 0440
+    {{- end }}
+    {{- range .secrets }}
+    - name: {{ .name }}
+      secret:
+        secretName: {{ .secret }}
         defaultMode: 0440
     {{- end }}
     {{- if not .claimed }}
