@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 
 import pytest
+from netmail_nmap.domain.delivery import Expansion, Submission
 from netmail_nmap.domain.errors import InvalidRequest, MailboxGone
 from netmail_nmap.domain.search import (
     AllOf,
@@ -124,6 +125,44 @@ async def test_a_key_finds_its_messages(
 async def test_only_the_named_uids_are_looked_at(store: Opened, alice: int, mailbox: int) -> None:
     found = await store.mail.search(alice, mailbox, AllOf(), [2, 4, 9])
     assert found.uids == [2, 4]
+
+
+async def test_a_mailbox_of_thousands_is_searched_whole(
+    store: Opened, alice: int, do: Words
+) -> None:
+    def header(number: int) -> bytes:
+        return b"From: a@example.net\r\nSubject: number %d\r\n\r\n" % (number % 100)
+
+    submissions = [
+        Submission(do.envelope("a@example.org"), header(number), (Expansion((alice,)),))
+        for number in range(1, 9001)
+    ]
+    for first in range(0, len(submissions), 1000):
+        await store.queue.submit(submissions[first : first + 1000])
+    mailbox_id = (await do.open(alice)).state.mailbox_id
+    gone = (1, *range(900, 1100), *range(4000, 6500), 8999, 9000)
+    await store.mail.expunge(alice, mailbox_id, gone, only_deleted=False)
+    key = HeaderContains("Subject", "number 77")
+    expected = [uid for uid in range(77, 9001, 100) if uid not in gone]
+    assert list((await store.mail.search(alice, mailbox_id, key)).uids) == expected
+    every = await store.mail.search(alice, mailbox_id, Not(key))
+    assert len(every.uids) == 9000 - len(gone) - len(expected)
+    assert list(every.uids) == sorted(every.uids)
+
+
+async def test_a_search_of_headers_in_an_empty_mailbox_finds_nothing(
+    store: Opened, alice: int, do: Words
+) -> None:
+    mailbox_id = (await do.open(alice)).state.mailbox_id
+    found = await store.mail.search(alice, mailbox_id, HeaderContains("Subject", "x"))
+    assert list(found.uids) == []
+
+
+async def test_a_search_of_headers_in_another_users_mailbox_finds_no_mailbox(
+    store: Opened, bob: int, mailbox: int
+) -> None:
+    with pytest.raises(MailboxGone):
+        await store.mail.search(bob, mailbox, HeaderContains("Subject", "lunch"))
 
 
 async def test_a_search_by_modseq_tells_the_highest(

@@ -8,11 +8,13 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import sqlalchemy as sa
 
-from netmail_nmap.adapters.schema import bodies, body_chunks
+from netmail_nmap.adapters.schema import bodies, body_chunks, messages
 from netmail_nmap.adapters.sql._bodies import CHUNK_BITS
 from netmail_nmap.adapters.sql._statements import (
     Driver,
@@ -46,6 +48,19 @@ def _joined(octets: sa.ColumnElement[bytes], tables: sa.FromClause) -> Statement
 
 
 _HEADERS = _joined(bodies.c.header, bodies)
+# In the order of their UIDs, as a rule: that is how the engine walks through the mailbox.
+_HEADERS_BY_UID = Statement(
+    sa.select(
+        column_array(messages.c.uid),
+        column_array(sa.func.length(bodies.c.header)),
+        joined_octets(bodies.c.header),
+    )
+    .select_from(messages.join(bodies, bodies.c.id == messages.c.body_id))
+    .where(
+        messages.c.mailbox_id == sa.bindparam("mailbox"),
+        messages.c.uid.between(sa.bindparam("first"), sa.bindparam("last")),
+    )
+)
 _MESSAGES = _joined(
     sa.cast(
         bodies.c.header.op("||")(sa.func.coalesce(body_chunks.c.data, empty_octets())),
@@ -55,23 +70,37 @@ _MESSAGES = _joined(
 )
 
 
+_GUESSES = 16
+"""How often the second octet of a word is looked for alone before that is given up."""
+
+
 class Bulk:
     """Octets of several bodies, one behind the other.
 
-    Attributes:
-        ids: of the bodies that are there, in the order of their octets.
-        data: all octets.
+    Which octets are whose is found out when somebody asks: most of what a search reads has none of
+    its words.
+
+    Args:
+        ids, lengths: of each body that is there, as JSON.
+        data: all octets, in the same order.
     """
 
-    __slots__ = ("_ends", "data", "ids")
-
-    def __init__(self, ids: list[int], lengths: list[int], data: bytes) -> None:
-        self.ids = ids
+    def __init__(self, ids: str, lengths: str, data: bytes) -> None:
         self.data = data
-        self._ends = list(accumulate(lengths))
+        self._id_array = ids
+        self._length_array = lengths
+
+    @cached_property
+    def ids(self) -> list[int]:
+        """In the order of the octets."""
+        return list(json.loads(self._id_array))
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(json.loads(self._length_array)))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._ends)
 
     def octets(self, index: int) -> bytes:
         """Those of one body."""
@@ -94,13 +123,14 @@ class Bulk:
         for word in words:
             place = _next(word, lower, 0)
             while place is not None:
-                index = bisect_right(self._ends, place[0])
-                if index == len(self._ends):
+                ends = self._ends
+                index = bisect_right(ends, place[0])
+                if index == len(ends):
                     break
                 found.add(index)
-                if place[1] > self._ends[index] and index + 1 < len(self._ends):
+                if place[1] > ends[index] and index + 1 < len(ends):
                     found.add(index + 1)
-                place = _next(word, lower, self._ends[index])
+                place = _next(word, lower, ends[index])
         return found
 
 
@@ -109,13 +139,31 @@ def _next(word: bytes | re.Pattern[bytes], data: bytes, start: int) -> tuple[int
     if isinstance(word, re.Pattern):
         match = word.search(data, start)
         return None if match is None else match.span()
-    position = data.find(word, start)
+    position = _next_pair(word, data, start) if len(word) == 2 else data.find(word, start)
     return None if position < 0 else (position, position + len(word))
+
+
+def _next_pair(pair: bytes, data: bytes, start: int) -> int:
+    """Like `data.find`, by the second octet: for one octet alone it is many times faster.
+
+    The question mark of an encoded word's `=?` is rare in a header; where not, little is lost.
+    """
+    position = start
+    for _ in range(_GUESSES):
+        position = data.find(pair[1:], position + 1)
+        if position < 0 or data.startswith(pair, position - 1):
+            return max(position - 1, -1)
+    return data.find(pair, position)
 
 
 def read_headers(driver: Driver, body_ids: Iterable[int]) -> Bulk:
     """The header sections of these bodies."""
     return _read(_HEADERS, driver, body_ids)
+
+
+def read_headers_by_uid(driver: Driver, mailbox_id: int, first: int, last: int) -> Bulk:
+    """Those of a mailbox's messages FIRST to LAST; the ids are UIDs."""
+    return _bulk_of(_HEADERS_BY_UID.first(driver, mailbox=mailbox_id, first=first, last=last))
 
 
 def read_messages(driver: Driver, body_ids: Iterable[int]) -> Bulk:
@@ -124,5 +172,9 @@ def read_messages(driver: Driver, body_ids: Iterable[int]) -> Bulk:
 
 
 def _read(statement: Statement, driver: Driver, body_ids: Iterable[int]) -> Bulk:
-    ids, lengths, data = statement.first(driver, bodies=id_list(body_ids)) or ("[]", "[]", None)
-    return Bulk(json.loads(ids), json.loads(lengths), data or b"")
+    return _bulk_of(statement.first(driver, bodies=id_list(body_ids)))
+
+
+def _bulk_of(row: Any | None) -> Bulk:
+    ids, lengths, data = row or ("[]", "[]", None)
+    return Bulk(ids, lengths, data or b"")
