@@ -59,7 +59,11 @@ def schemas_of(definition: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any
     for version in spec["versions"]:
         if version["served"]:
             schema = _strict(version["schema"]["openAPIV3Schema"])
-            schema["properties"]["metadata"] = {"type": "object"}
+            schema["properties"] |= {
+                "apiVersion": {"type": "string"},
+                "kind": {"type": "string"},
+                "metadata": {"type": "object"},
+            }
             api_version = f"{spec['group']}/{version['name']}"
             yield schema_path(api_version, spec["names"]["kind"]), schema
 

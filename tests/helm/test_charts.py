@@ -14,14 +14,27 @@ from tests.helm import custom_resources
 from tests.helm.rendering import ROOT, Rendered, render
 
 VERSIONS = ("1.32", "1.34", "1.36")
-CI_FILES = [*sorted((ROOT / "ci").glob("*-values.yaml")), ROOT / "values-ha.yaml"]
+CI_FILES = sorted((ROOT / "ci").glob("*-values.yaml"))
+PROFILES = sorted(ROOT.glob("values-*.yaml"))
+"""Values files for operators; WITH_PROFILE is what they would add to them."""
 SUBCHARTS = ("connmgr", "nmap", "smtp", "pop-imap")
 DOMAIN = {"domain": "example.org"}
+WITH_PROFILE = {
+    "values-gateway-envoy": {
+        "proxyProtocol": {"enabled": True, "trustedNetworks": ["10.244.0.0/16"]}
+    },
+}
+HOST_PORTS = ROOT / "values-host-ports.yaml"
 
 
 def values_of(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return loaded
+
+
+def installable(path: Path) -> dict[str, Any]:
+    """A values file, and what an operator must add to it."""
+    return {**DOMAIN, **values_of(path), **WITH_PROFILE.get(path.stem, {})}
 
 
 def is_custom(one: dict[str, Any]) -> bool:
@@ -31,9 +44,9 @@ def is_custom(one: dict[str, Any]) -> bool:
     return not own or group == "gateway.networking.k8s.io"
 
 
-@pytest.fixture(params=CI_FILES, ids=lambda path: path.stem)
+@pytest.fixture(params=[*CI_FILES, *PROFILES], ids=lambda path: path.stem)
 def rendered(request: pytest.FixtureRequest) -> Rendered:
-    return render({**DOMAIN, **values_of(request.param)})
+    return render(installable(request.param))
 
 
 def pod_specs(rendered: Rendered) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -74,6 +87,7 @@ def test_every_pod_is_restricted(rendered: Rendered) -> None:
     for name, spec in pod_specs(rendered):
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
+        assert not spec.get("hostNetwork"), name
         for container in spec["containers"]:
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False, name

@@ -1,3 +1,15 @@
+{{/* A Service that would hide the clients' addresses: (dict "what" "smtp.service" "service" VALUES). */}}
+{{- define "netmail.checkService" -}}
+{{- if .service.enabled }}
+{{- if eq .service.type "ClusterIP" }}
+{{- fail (printf "%s.type ClusterIP hides the clients' addresses behind whatever stands before it, and a POP3 or IMAP login would open the relay to all of them: switch proxyProtocol on (and let that proxy send it), or smtpAfterPop off" .what) }}
+{{- end }}
+{{- if ne .service.externalTrafficPolicy "Local" }}
+{{- fail (printf "%s.externalTrafficPolicy %s replaces the clients' addresses by a node's, and a POP3 or IMAP login would open the relay to all of them: say Local, or switch proxyProtocol on, or smtpAfterPop off" .what .service.externalTrafficPolicy) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* What must not be installed, said in words. */}}
 {{- define "netmail.checks" -}}
 {{- if not .Values.domain }}
@@ -6,12 +18,10 @@
 {{- range $name := list "smtp" "pop-imap" }}
 {{- $chart := index $.Values $name }}
 {{- if and $.Values.smtpAfterPop (not $.Values.proxyProtocol.enabled) }}
-{{- if eq $chart.service.type "ClusterIP" }}
-{{- fail (printf "%s.service.type ClusterIP hides the clients' addresses behind whatever stands before it, and a POP3 or IMAP login would open the relay to all of them: switch proxyProtocol on (and let that proxy send it), or smtpAfterPop off" $name) }}
+{{- if $chart.gateway.enabled }}
+{{- fail (printf "%s.gateway.enabled hides the clients' addresses behind the Gateway's, and a POP3 or IMAP login would open the relay to all of them: switch proxyProtocol on (and let the Gateway send it: %s.gateway.proxyProtocolBy), or smtpAfterPop off" $name $name) }}
 {{- end }}
-{{- if ne $chart.service.externalTrafficPolicy "Local" }}
-{{- fail (printf "%s.service.externalTrafficPolicy %s replaces the clients' addresses by a node's, and a POP3 or IMAP login would open the relay to all of them: say Local, or switch proxyProtocol on, or smtpAfterPop off" $name $chart.service.externalTrafficPolicy) }}
-{{- end }}
+{{- include "netmail.checkService" (dict "what" (printf "%s.service" $name) "service" $chart.service) }}
 {{- end }}
 {{- if $.Values.proxyProtocol.enabled }}
 {{- range $.Values.proxyProtocol.trustedNetworks }}
@@ -21,6 +31,15 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if and .Values.smtpAfterPop (not .Values.proxyProtocol.enabled) }}
+{{- include "netmail.checkService" (dict "what" "sharedService" "service" .Values.sharedService) }}
+{{- end }}
+{{- if and .Values.gateway.create (not .Values.gateway.className) }}
+{{- fail "gateway.create needs gateway.className" }}
+{{- end }}
+{{- if and .Values.gateway.create (not (or .Values.smtp.gateway.enabled (index .Values "pop-imap").gateway.enabled)) }}
+{{- fail "gateway.create needs smtp.gateway.enabled or pop-imap.gateway.enabled: it would have no listener" }}
 {{- end }}
 {{- if and .Values.proxyProtocol.enabled (not .Values.proxyProtocol.trustedNetworks) }}
 {{- fail "proxyProtocol.enabled needs proxyProtocol.trustedNetworks: nobody could connect" }}

@@ -1,6 +1,10 @@
-{{/* The public Service of listeners: (dict "root" $ "component" "smtp" "ports" list). */}}
+{{/*
+The public Service of listeners: (dict "root" $ "component" "smtp" "ports" list). "service": what is said of it, when it
+is not the chart's own; "selector": labels of its pods, when they are not the component's.
+*/}}
 {{- define "netmail.publicService" -}}
-{{- $service := .root.Values.service -}}
+{{- $service := .service | default .root.Values.service -}}
+{{- if $service.enabled }}
 apiVersion: v1
 kind: Service
 metadata:
@@ -27,15 +31,20 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   selector:
+    {{- if .selector }}
+    {{- toYaml .selector | nindent 4 }}
+    {{- else }}
     {{- include "netmail.selectorLabels" . | nindent 4 }}
+    {{- end }}
   ports:
     {{- range .ports }}
     - name: {{ .name }}
       port: {{ .port }}
       targetPort: {{ .name }}
-      protocol: TCP
+      protocol: {{ .protocol | default "TCP" }}
       {{- if and .nodePort (ne $service.type "ClusterIP") }}
       nodePort: {{ .nodePort }}
       {{- end }}
     {{- end }}
+{{- end }}
 {{- end -}}
