@@ -18,8 +18,8 @@ from netmail_common.config import (
     Installation,
     MessagingServerConfig,
     NmapConfig,
-from netmail_common.grpc_security import agent_identity
 )
+from netmail_common.grpc_security import agent_identity
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
