@@ -106,7 +106,8 @@ def _schema(value: Value, subcharts: set[str]) -> dict[str, Any]:
     if value.enum:
         schema["enum"] = list(value.enum)
     if value.children is not None and value.key not in subcharts:
-        schema["additionalProperties"] = False
+        # Other charts may have words of their own for all.
+        schema["additionalProperties"] = value.key == "global"
         schema["properties"] = {one.key: _schema(one, subcharts) for one in value.children}
     return schema
 

@@ -14,7 +14,7 @@ proxy_trusted_networks: {{ toJson .root.Values.proxyProtocol.trustedNetworks }}
 {{- define "netmail.connectionManager" -}}
 name: main
 listen: ["0.0.0.0:7700"]
-address: {{ .Release.Name }}-connmgr:7700
+address: {{ include "netmail.grpcAddress" (dict "root" $ "component" "connmgr" "port" 7700) }}
 http: {listen: "0.0.0.0:7780"}
 private_ranges_shared: true
 granting_networks: {{ toJson .Values.grantingNetworks }}
@@ -36,7 +36,7 @@ tls:
   key: /etc/netmail/tls/tls.key
 nmap:
   listen: ["0.0.0.0:7710"]
-  address: {{ .Release.Name }}-nmap:7710
+  address: {{ include "netmail.grpcAddress" (dict "root" $ "component" "nmap" "port" 7710) }}
   http: {listen: "0.0.0.0:7780"}
   {{- include "nmap.storeConfiguration" .Values.nmap | nindent 2 }}
 smtp:
@@ -74,9 +74,32 @@ pop_imap:
       {{- include "netmail.listener" (dict "root" . "port" 2993) | nindent 6 }}
 {{- end -}}
 
+{{/* Where an agent's gRPC is found: (dict "root" $ "component" "nmap" "port" 7710). */}}
+{{- define "netmail.grpcAddress" -}}
+{{- if eq .root.Values.global.grpc.loadBalancing "xds" -}}
+xds:///{{ .root.Release.Name }}-{{ .component }}.{{ .root.Release.Namespace }}.svc.{{ .root.Values.global.mesh.clusterDomain }}:{{ .port }}
+{{- else -}}
+{{ .root.Release.Name }}-{{ .component }}:{{ .port }}
+{{- end -}}
+{{- end -}}
+
+{{- define "netmail.grpc" -}}
+{{- if eq .Values.global.grpc.security "mtls" -}}
+certificates: /etc/netmail/grpc
+{{- else -}}
+security: mesh
+mesh:
+  proxy: {{ .Values.global.mesh.mode }}
+  identities:
+    {{- range $role, $component := dict "pop_imap" "pop-imap" "smtp" "smtp" "deliver" "deliver" "nmap" "nmap" "connmgr" "connmgr" "admin" "cli" }}
+    {{ $role }}: [{{ include "netmail.mesh.identity" (dict "root" $ "component" $component) | quote }}]
+    {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- define "netmail.configuration" -}}
 {{- $manager := mergeOverwrite (include "netmail.connectionManager" . | fromYaml) .Values.connectionManager -}}
 {{- $server := mergeOverwrite (include "netmail.messagingServer" . | fromYaml) .Values.messagingServer -}}
-{{- $whole := dict "installation" .Values.installation "log" (dict "format" "json") "grpc" (dict "certificates" "/etc/netmail/grpc") "connection_managers" (list $manager) "messaging_servers" (list $server) -}}
+{{- $whole := dict "installation" .Values.installation "log" (dict "format" "json") "grpc" (include "netmail.grpc" . | fromYaml) "connection_managers" (list $manager) "messaging_servers" (list $server) -}}
 {{- mergeOverwrite $whole .Values.config | toYaml -}}
 {{- end -}}

@@ -173,6 +173,7 @@ class Installation(Section):
                     f" {server.connection_manager!r}"
                 )
         self._loopback_grants_only_on_loopback()
+        self._no_workers_past_the_proxy()
         return self
 
     def _contexts_held_once(self) -> None:
@@ -197,6 +198,15 @@ class Installation(Section):
                 loopback = host == "localhost"
             if not loopback:
                 raise ValueError(f"loopback_grants is refused with a listener on {address}")
+
+    def _no_workers_past_the_proxy(self) -> None:
+        if self.grpc.security == "mesh" and any(
+            c.front_end_workers for c in self.connection_managers
+        ):
+            raise ValueError(
+                "front_end_workers call their Connection Manager directly, past the mesh's proxy:"
+                " with grpc.security: mesh they must be 0"
+            )
 
     def all_listen_addresses(self) -> Iterator[str]:
         """Every address that any agent of the installation listens on."""

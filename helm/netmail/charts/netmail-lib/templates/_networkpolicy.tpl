@@ -36,6 +36,9 @@ spec:
     - ports:
         - port: {{ . }}
           protocol: TCP
+        {{- with include "netmail.mesh.tunnelPorts" $ | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
       from:
         {{- range $.callers }}
         - podSelector:
@@ -66,6 +69,9 @@ spec:
     - ports:
         - port: {{ .port }}
           protocol: TCP
+        {{- with include "netmail.mesh.tunnelPorts" $ | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
       to:
         - podSelector:
             matchLabels:
@@ -88,6 +94,9 @@ spec:
         - port: {{ . }}
           protocol: TCP
         {{- end }}
+    {{- end }}
+    {{- with include "netmail.mesh.egress" . | trim }}
+    {{- . | nindent 4 }}
     {{- end }}
     {{- with $policy.extraEgress }}
     {{- toYaml . | nindent 4 }}

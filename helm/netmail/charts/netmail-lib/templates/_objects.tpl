@@ -33,7 +33,10 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* gRPC behind a headless Service: clients see each pod and share their calls among them. */}}
+{{/*
+The Service of an agent's gRPC. Headless: clients see each pod and share their calls among them; with
+global.grpc.loadBalancing mesh the mesh's proxies do, and it has an address.
+*/}}
 {{- define "netmail.headlessService" -}}
 apiVersion: v1
 kind: Service
@@ -41,13 +44,20 @@ metadata:
   name: {{ include "netmail.name" . }}
   labels:
     {{- include "netmail.labels" . | nindent 4 }}
+  {{- if and (eq .root.Values.global.mesh.mode "linkerd") (include "netmail.mesh.opaque" .) }}
+  annotations:
+    config.linkerd.io/opaque-ports: {{ .port | quote }}
+  {{- end }}
 spec:
+  {{- if ne .root.Values.global.grpc.loadBalancing "mesh" }}
   clusterIP: None
+  {{- end }}
   selector:
     {{- include "netmail.selectorLabels" . | nindent 4 }}
   ports:
-    - name: grpc
-      appProtocol: grpc
+    {{- $opaque := include "netmail.mesh.opaque" . }}
+    - name: {{ ternary "tcp-grpc" "grpc" (eq $opaque "true") }}
+      appProtocol: {{ ternary "tcp" "grpc" (eq $opaque "true") }}
       port: {{ .port }}
       targetPort: grpc
       protocol: TCP

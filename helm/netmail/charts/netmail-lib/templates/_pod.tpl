@@ -14,10 +14,14 @@ metadata:
     {{- if .tls }}
     netmail-listeners: public
     {{- end }}
+    {{- with include "netmail.mesh.podLabels" . | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with $root.Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with $root.Values.podAnnotations }}
+  {{- $annotations := merge (dict) $root.Values.podAnnotations (include "netmail.mesh.podAnnotations" . | fromYaml) }}
+  {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -138,9 +142,11 @@ spec:
         - name: config
           mountPath: /etc/netmail/config
           readOnly: true
+        {{- if eq $root.Values.global.grpc.security "mtls" }}
         - name: grpc
           mountPath: /etc/netmail/grpc
           readOnly: true
+        {{- end }}
         {{- if .tls }}
         - name: tls
           mountPath: /etc/netmail/tls
@@ -162,10 +168,12 @@ spec:
     - name: config
       configMap:
         name: {{ include "netmail.configMap" $root }}
+    {{- if eq $root.Values.global.grpc.security "mtls" }}
     - name: grpc
       secret:
         secretName: {{ include "netmail.grpcSecret" . }}
         defaultMode: 0440
+    {{- end }}
     {{- if .tls }}
     - name: tls
       secret:

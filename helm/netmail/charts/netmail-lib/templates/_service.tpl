@@ -11,7 +11,14 @@ metadata:
   name: {{ include "netmail.name" . }}
   labels:
     {{- include "netmail.labels" . | nindent 4 }}
-  {{- with $service.annotations }}
+  {{- $mode := .root.Values.global.mesh.mode }}
+  {{- $annotations := dict }}
+  {{- if eq $mode "linkerd" }}
+  {{- $ports := list }}
+  {{- range .ports }}{{- $ports = append $ports .port }}{{- end }}
+  {{- $annotations = dict "config.linkerd.io/opaque-ports" (join "," $ports) }}
+  {{- end }}
+  {{- with merge (dict) $service.annotations $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -41,6 +48,9 @@ spec:
     - name: {{ .name }}
       port: {{ .port }}
       targetPort: {{ .name }}
+      {{- if ne $mode "none" }}
+      appProtocol: tcp
+      {{- end }}
       protocol: {{ .protocol | default "TCP" }}
       {{- if and .nodePort (ne $service.type "ClusterIP") }}
       nodePort: {{ .nodePort }}
