@@ -17,7 +17,7 @@ from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.connmgr import ConnectionManagerClient
 from netmail_common.grpc_client import Channel
 from netmail_common.roles import Role
-from netmail_smtp.app.serve import serving
+from netmail_smtp.app.receiver import serving
 from prometheus_client import REGISTRY
 
 from tests.pop_imap.agents import PASSWORD, Agents, running_agents
@@ -219,7 +219,7 @@ async def _serve_smtp(stack: AsyncExitStack, agents: Agents, logins: int) -> tup
     own = installation.messaging_server("mail1")
     smtp = own.smtp.model_copy(update={"replica_max_logins": logins})
     changed = own.model_copy(update={"smtp": smtp})
-    handles, _ = await stack.enter_async_context(
+    receiver = await stack.enter_async_context(
         serving(installation.model_copy(update={"messaging_servers": [changed]}), "mail1")
     )
-    return tuple(handle.ports[0] for handle in handles)
+    return tuple(handle.ports[0] for handle in receiver.handles)

@@ -10,9 +10,8 @@ from typing import Any
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
 from netmail.nmap.v1 import directory_pb2, directory_pb2_grpc, queue_pb2, queue_pb2_grpc
-from netmail_common.acceptor import AcceptorHandle
 from netmail_common.certificates import Identity, LocalAuthority
-from netmail_common.config import parse_config
+from netmail_common.config import Installation, parse_config
 from netmail_common.connmgr import ConnectionManagerClient, UserKey
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health
@@ -25,8 +24,7 @@ from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.connections import connection_rules
 from netmail_connmgr.domain.suspicions import SuspicionBook
 from netmail_connmgr.domain.table import TableLimits
-from netmail_smtp.adapters.services import SessionRegistry
-from netmail_smtp.app.serve import serving
+from netmail_smtp.app.receiver import Receiver, serving
 
 from tests.connmgr.one_manager import channel_to
 
@@ -105,7 +103,7 @@ class SmallNmap(directory_pb2_grpc.DirectoryServiceServicer, queue_pb2_grpc.Queu
         return directory_pb2.ResolveResponse(results=map(self._resolved, request.addresses))
 
     def _resolved(self, address: str) -> directory_pb2.Resolved:
-        if not address.endswith("@example.org"):
+        if not address.endswith(("@example.org", "@new.example")):
             return directory_pb2.Resolved(outcome=directory_pb2.RESOLVE_OUTCOME_NOT_LOCAL)
         person = self.owner(address)
         if person is None and address == "postmaster@example.org":
@@ -238,8 +236,8 @@ class Receiving:
     connmgr: ConnectionManagerClient
     nmap_connmgr: ConnectionManagerClient
     connmgr_server: grpc.aio.Server
-    handles: list[AcceptorHandle]
-    sessions: SessionRegistry
+    receiver: Receiver
+    installation: Installation
     clients: list[Client] = field(default_factory=list)
 
     async def connect(
@@ -254,7 +252,7 @@ class Receiving:
     ) -> Client:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1",
-            self.handles[listener].ports[0],
+            self.receiver.handles[listener].ports[0],
             local_addr=(address, 0),
             limit=1024 * 1024,
             **options,
@@ -268,6 +266,24 @@ class Receiving:
             if ehlo is not None:
                 assert (await client.say(f"EHLO {ehlo}")).startswith("250")
         return client
+
+    async def go_on_with(
+        self,
+        *,
+        server: dict[str, Any] | None = None,
+        smtp: dict[str, Any] | None = None,
+        manager: dict[str, Any] | None = None,
+    ) -> None:
+        """Has the agent take a configuration with these sections changed.
+
+        Raises: ConfigError.
+        """
+        data = self.installation.model_dump(exclude_unset=True)
+        (own,), (connmgr,) = data["messaging_servers"], data["connection_managers"]
+        own.update(server or {})
+        own["smtp"].update(smtp or {})
+        connmgr.update(manager or {})
+        await self.receiver.use(parse_config(data))
 
     async def login(
         self,
@@ -391,8 +407,8 @@ async def receiving(
             channel = channel_to(connmgr_bound.ports[0], identity_for(role))
             stack.push_async_callback(channel.close)
             clients.append(ConnectionManagerClient(channel))
-        handles, sessions = await stack.enter_async_context(serving(config, "mail1"))
-        running = Receiving(nmap, clients[0], clients[1], connmgr_bound.server, handles, sessions)
+        receiver = await stack.enter_async_context(serving(config, "mail1"))
+        running = Receiving(nmap, clients[0], clients[1], connmgr_bound.server, receiver, config)
         try:
             yield running
         finally:

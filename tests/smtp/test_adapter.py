@@ -255,7 +255,8 @@ async def test_implicit_tls_works_behind_a_proxy_and_offers_auth(start: Start) -
         "proxy_trusted_networks": ["127.0.0.0/8"],
     }
     async with start(listeners=[listener]) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.handles[0].ports[0])
+        port = server.receiver.handles[0].ports[0]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"PROXY TCP4 192.0.2.7 192.0.2.1 9 465\r\n")
         await writer.start_tls(unverified())
         client = Client(reader, writer)
@@ -430,7 +431,7 @@ async def test_a_broken_handshake_ends_the_session_quietly(
                     assert b"250" not in await client.reader.read()
                 await client.close()
             async with asyncio.timeout(10):
-                await server.sessions.wait_empty()
+                await server.receiver.sessions.wait_empty()
         assert logs == []
         assert [record for record in caplog.records if record.levelname == "ERROR"] == []
         assert (await (await server.connect()).say("NOOP")).startswith("250")

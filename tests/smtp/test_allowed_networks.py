@@ -8,7 +8,7 @@ import pytest
 from netmail_common.config import ConfigError, parse_config
 from netmail_common.networks import AddressRules
 from netmail_common.shared_networks import SharedNetworkError, is_within, read_trusted_networks
-from netmail_smtp.app.serve import check_config
+from netmail_smtp.app.receiver import check_config
 
 KUBERNETES = AddressRules(
     private_ranges_shared=True,

@@ -87,6 +87,6 @@ async def test_garbage_gets_replies_and_no_error_of_ours(start: Start, start_see
                     assert _REPLY_LINE.fullmatch(line), (seed, line)
                 await client.close()
             async with asyncio.timeout(10):
-                await server.sessions.wait_empty()
+                await server.receiver.sessions.wait_empty()
         assert answered > 2000
         assert [entry for entry in logs if entry["log_level"] in {"error", "critical"}] == []

@@ -123,7 +123,7 @@ async def test_a_client_that_goes_away_in_the_middle_leaves_nothing(start: Start
         await client.writer.drain()
         await client.close()
         async with asyncio.timeout(5):
-            await server.sessions.wait_empty()
+            await server.receiver.sessions.wait_empty()
         assert server.nmap.submitted == []
 
 
@@ -158,7 +158,7 @@ async def test_a_message_that_trickles_in_is_timed_out_as_a_whole(start: Start) 
 async def test_a_client_that_reads_nothing_does_not_fill_the_memory(start: Start) -> None:
     async with start(smtp={"limits": {"commands": 10**9}}) as server:
         client = await server.connect()
-        session = next(iter(server.sessions.open_sessions()))
+        session = next(iter(server.receiver.sessions.open_sessions()))
         line, sent = b"EHLO x.example\r\n" * 4096, 0
         try:
             async with asyncio.timeout(2):
@@ -188,7 +188,7 @@ async def test_who_half_closes_still_gets_the_replies(start: Start) -> None:
 
 
 async def drain(server: Receiving) -> None:
-    server.sessions.drain()
+    server.receiver.sessions.drain()
     await asyncio.sleep(0)
 
 
@@ -204,7 +204,7 @@ async def test_the_drain_ends_idle_sessions_and_lets_transactions_finish(start: 
         assert (await busy.say(FROM_ALICE + ".")).startswith("250")
         assert (await busy.reply()).startswith("421 4.3.2")
         async with asyncio.timeout(5):
-            await server.sessions.wait_empty()
+            await server.receiver.sessions.wait_empty()
         late = await server.connect(greeted=False)
         assert (await late.reply()).startswith("220")
         assert (await late.reply()).startswith("421 4.3.2")

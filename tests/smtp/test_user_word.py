@@ -13,7 +13,7 @@ from netmail.nmap.v1 import queue_pb2
 from netmail_common.config import ConfigError, MessagingServerConfig, XAuthOkConfig
 from netmail_common.header import scan_header
 from netmail_smtp.adapters.deliver_message import outgoing
-from netmail_smtp.app.serve import _user_words
+from netmail_smtp.app.receiver import _user_words
 from netmail_smtp.domain.relay import KnownSender, Way
 from netmail_smtp.domain.trace import stamp_message
 from netmail_smtp.domain.user_word import UserWords, without_name

@@ -4,18 +4,21 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from functools import partial
+from dataclasses import replace
 from ipaddress import ip_network
 from random import SystemRandom
 from typing import Self
 
 from netmail_common.acceptor import AcceptorHandle, ClientInfo, accept_connections
+from netmail_common.command_line import AgentArguments
 from netmail_common.config import (
+    FixedKeys,
     Installation,
     MailListenerConfig,
     MessagingServerConfig,
     PopImapConfig,
 )
+from netmail_common.config_reload import following_config
 from netmail_common.connmgr import ConnectionManagerClient
 from netmail_common.connmgr.gate import Gate
 from netmail_common.grpc_client import Channel
@@ -75,6 +78,9 @@ class PopImapAgent:
         self.ports: dict[str, tuple[int, ...]] = {}
         """Of each listener, by its name."""
         self.mailbox_hub: MailboxHub
+        self._contexts: dict[str, ListenerContext] = {}
+        self._directory: DirectoryClient
+        self._gate: Gate
         self._worker = worker
         self._failure_delay = failure_delay
         self._acceptors: list[AcceptorHandle] = []
@@ -100,18 +106,33 @@ class PopImapAgent:
             acceptor.stop_accepting()
         await self.sessions.drain(self._config.drain_timeout, SystemRandom())
 
+    async def use(self, installation: Installation) -> None:
+        """Goes on with another configuration; open connections end with the limits they had."""
+        own = installation.messaging_server(self.server.name)
+        self.installation, self.server = installation, own
+        self._directory.use(installation)
+        self._gate.use(_networks(installation, own), None)
+        for listener in own.pop_imap.listeners:
+            self._contexts[listener.name] = replace(
+                self._contexts[listener.name],
+                server=own,
+                listener=listener,
+                limits=own.pop_imap.limits,
+                plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),
+            )
+
     async def _start(self, stack: AsyncExitStack) -> None:
         identity = agent_identity(self.installation, Role.POP_IMAP)
         channels = NmapChannels(self.installation, self.server.name, identity)
         stack.push_async_callback(channels.close)
-        directory = DirectoryClient(channels)
+        self._directory = directory = DirectoryClient(channels)
         stack.push_async_callback(directory.close)
         mailboxes = MailboxClients(channels)
         maildrops = MaildropStreams(mailboxes.for_server)
         stack.push_async_callback(maildrops.close)
         self.mailbox_hub = MailboxHub(mailboxes)
         stack.push_async_callback(self.mailbox_hub.close)
-        logins, gate = self._start_logins(stack, identity)
+        logins, self._gate = self._start_logins(stack, identity)
         for listener in self._config.listeners:
             context = ListenerContext(
                 server=self.server,
@@ -124,11 +145,12 @@ class PopImapAgent:
                 maildrops=maildrops,
                 mailbox_hub=self.mailbox_hub,
                 logins=logins,
-                gate=gate,
+                gate=self._gate,
                 sessions=self.sessions,
                 plaintext_networks=tuple(map(ip_network, listener.plaintext_auth_networks)),
                 failure_delay=self._failure_delay,
             )
+            self._contexts[listener.name] = context
             await self._listen(stack, context)
         offset = self._worker or 0
         await stack.enter_async_context(
@@ -139,7 +161,7 @@ class PopImapAgent:
     def _start_logins(
         self, stack: AsyncExitStack, identity: AgentIdentity
     ) -> tuple[LoginRegistrar, Gate]:
-        client, networks = None, NetworkMap(AddressRules())
+        client, networks = None, _networks(self.installation, self.server)
         if self.server.connection_manager is not None:
             manager = self.installation.connection_manager(self.server.connection_manager)
             channel = Channel(
@@ -149,7 +171,6 @@ class PopImapAgent:
                 expected_role=Role.CONNMGR,
             )
             stack.push_async_callback(channel.close)
-            networks = NetworkMap(AddressRules.from_config(manager))
             client = ConnectionManagerClient(
                 channel, timeout=self._config.register_timeout, networks=networks
             )
@@ -170,13 +191,16 @@ class PopImapAgent:
         listener = context.listener
         factory = CONNECTIONS[listener.protocol]
 
+        def connect(client: ClientInfo) -> asyncio.Protocol:
+            return factory(client, self._contexts[listener.name])
+
         def busy(_client: ClientInfo) -> bytes:
             return BUSY[listener.protocol]
 
         acceptor = await stack.enter_async_context(
             accept_connections(
                 listener,
-                protocol_factory=partial(_connect, factory, context),
+                protocol_factory=connect,
                 tls=context.tls,
                 busy=busy,
                 reuse_port=self._worker is not None,
@@ -187,10 +211,13 @@ class PopImapAgent:
         log.info("listening", listener=listener.name, protocol=listener.protocol)
 
 
-def _connect(
-    factory: ConnectionFactory, context: ListenerContext, client: ClientInfo
-) -> asyncio.Protocol:
-    return factory(client, context)
+def _networks(installation: Installation, own: MessagingServerConfig) -> NetworkMap:
+    """Those of the Connection Manager, if there is one."""
+    if own.connection_manager is None:
+        return NetworkMap(AddressRules())
+    return NetworkMap(
+        AddressRules.from_config(installation.connection_manager(own.connection_manager))
+    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -198,11 +225,13 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def run(
-    installation: Installation, server_name: str, lifecycle: Lifecycle, worker: int | None
-) -> None:
+async def run(arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle) -> None:
     """Serves until the drain, and drains."""
-    async with PopImapAgent(installation, server_name, worker=worker) as agent:
+    fixed = FixedKeys.of_agent(installation, arguments.name, "pop_imap")
+    async with (
+        PopImapAgent(installation, arguments.name, worker=arguments.worker) as agent,
+        following_config(arguments, installation, fixed, agent.use),
+    ):
         lifecycle.announce_ready()
         await lifecycle.wait_for_drain()
         await agent.drain()

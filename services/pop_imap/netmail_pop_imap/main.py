@@ -18,7 +18,7 @@ async def _main(
     except KeyError:
         raise ConfigError(f"no messaging server is named {arguments.name!r}") from None
     if config.workers == 1 or arguments.worker is not None:
-        await run(installation, arguments.name, lifecycle, arguments.worker)
+        await run(arguments, installation, lifecycle)
         return
     await run_workers(
         config.workers,

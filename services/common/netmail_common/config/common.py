@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from netmail_common.config._base import Address, Duration, NetworkRange, Section, Target
+from netmail_common.config._base import (
+    RELOADED,
+    Address,
+    Duration,
+    NetworkRange,
+    Section,
+    Target,
+)
 
 
 class HttpConfig(Section):
@@ -61,13 +68,13 @@ class ListenerConfig(Section):
     """Every connection must begin with a PROXY header (v1 or v2); without this none may."""
     proxy_trusted_networks: list[NetworkRange] = []
     """Who may send that header. Empty: nobody."""
-    plaintext_auth: bool = False
+    plaintext_auth: Annotated[bool, RELOADED] = False
     """PLAIN, LOGIN, USER/PASS are accepted without TLS."""
-    plaintext_auth_networks: list[NetworkRange] = []
+    plaintext_auth_networks: Annotated[list[NetworkRange], RELOADED] = []
     """Clients from here may authenticate without TLS."""
     minimum_tls_version: Literal["1.0", "1.1", "1.2", "1.3"] | None = None
     """Overrides tls.minimum_version for this listener."""
     max_connections: Annotated[int, Field(ge=1)] = 10_000
     max_connections_per_address: Annotated[int, Field(ge=1)] = 100
-    max_auth_failures: Annotated[int, Field(ge=1)] = 3
-    idle_timeout: Annotated[Duration, Field(ge=1)] = 300
+    max_auth_failures: Annotated[int, Field(ge=1), RELOADED] = 3
+    idle_timeout: Annotated[Duration, Field(ge=1), RELOADED] = 300

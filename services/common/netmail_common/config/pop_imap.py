@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from netmail_common.config._base import Duration, Octets, Section
+from netmail_common.config._base import RELOADED, Duration, Octets, Section
 from netmail_common.config.common import HttpConfig, ListenerConfig
 
 
@@ -13,12 +13,12 @@ class MailListenerConfig(ListenerConfig):
 
     name: str
     protocol: Literal["pop3", "imap"]
-    auth_mechanisms: list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]] = [
+    auth_mechanisms: Annotated[list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]], RELOADED] = [
         "SCRAM-SHA-256",
         "PLAIN",
         "LOGIN",
     ]
-    idle_timeout: Annotated[Duration, Field(ge=1)] = 1800
+    idle_timeout: Annotated[Duration, Field(ge=1), RELOADED] = 1800
     """Inactivity before autologout: at least 600 for POP3 (RFC 1939 section 3), 1800
     for IMAP (RFC 9051 section 5.4) in production."""
 
@@ -48,7 +48,7 @@ class PopImapConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 1
     """Worker processes; 0: as many as cores."""
     http: HttpConfig = HttpConfig()
-    limits: PopImapLimits = PopImapLimits()
+    limits: Annotated[PopImapLimits, RELOADED] = PopImapLimits()
     renew_while_connected: bool = True
     """An open session renews its login every third of the lifetime."""
     register_retry: Annotated[Duration, Field(ge=0)] = 60

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from netmail_common.config._base import (
+    RELOADED,
     Address,
     Domain,
     Duration,
@@ -45,24 +46,25 @@ class SmtpListenerConfig(ListenerConfig):
     name: str
     role: Literal["mx", "submission"] = "mx"
     """mx: mail to local users needs no authentication. submission: every recipient does."""
-    auth: bool = True
+    auth: Annotated[bool, RELOADED] = True
     """Offer AUTH (where TLS or plaintext_auth allows)."""
-    auth_mechanisms: list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]] = [
+    auth_mechanisms: Annotated[list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]], RELOADED] = [
         "SCRAM-SHA-256",
         "PLAIN",
         "LOGIN",
     ]
-    extensions: list[
-        Literal["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "SIZE", "LIMITS"]
+    extensions: Annotated[
+        list[Literal["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "SIZE", "LIMITS"]],
+        RELOADED,
     ] = ["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "SIZE", "LIMITS"]
-    smtp_after_pop: bool = True
+    smtp_after_pop: Annotated[bool, RELOADED] = True
     """False: a POP3 or IMAP login grants nothing here, whatever ube_relaying says."""
-    allowed_networks: bool = True
+    allowed_networks: Annotated[bool, RELOADED] = True
     """False: smtp.allowed_networks grant nothing here."""
-    greeting_delay: Annotated[float, Field(ge=0, le=60)] = 0.0
+    greeting_delay: Annotated[float, Field(ge=0, le=60), RELOADED] = 0.0
     """Seconds before the greeting; who talks before it ends is an early talker."""
-    early_talkers: Literal["accept", "refuse"] = "accept"
-    require_full_helo: bool = False
+    early_talkers: Annotated[Literal["accept", "refuse"], RELOADED] = "accept"
+    require_full_helo: Annotated[bool, RELOADED] = False
     """Refuse recipients to strangers whose EHLO name is neither a full domain name nor an address
     literal. Known senders may call themselves anything."""
 
@@ -96,12 +98,12 @@ class SmtpConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     """Worker processes; 0: as many as cores."""
     http: HttpConfig = HttpConfig()
-    limits: SmtpLimits = SmtpLimits()
-    relay_domains: list[Domain] = []
+    limits: Annotated[SmtpLimits, RELOADED] = SmtpLimits()
+    relay_domains: Annotated[list[Domain], RELOADED] = []
     """Domains relayed for anybody, besides the local ones (a backup MX)."""
-    allowed_networks: list[NetworkRange] = []
+    allowed_networks: Annotated[list[NetworkRange], RELOADED] = []
     """Clients that relay without AUTH or login. May not overlap a shared network."""
-    recipient_cache: Annotated[float, Field(ge=0, le=10)] = 0.25
+    recipient_cache: Annotated[float, Field(ge=0, le=10), RELOADED] = 0.25
     """Seconds for which a local recipient that was found is not looked up again; 0: always."""
     max_staleness: Annotated[Duration, Field(ge=1, le=60)] = 10
     """Seconds for which a worker's replica of the login table answers without a sign of life from

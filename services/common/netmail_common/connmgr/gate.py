@@ -144,6 +144,11 @@ class Gate:
         self._prefix = f"{secrets.token_hex(8)}.{os.getpid()}."
         self._numbers = itertools.count()
 
+    def use(self, networks: NetworkMap, rates: RatesConfig | None) -> None:
+        """Goes on with other address rules and rates; what was counted here stays."""
+        self._networks = networks
+        self._rates = rates
+
     def take(self, event: WatchEvent) -> None:
         """Takes an event of the process's stream of the Connection Manager."""
         match event:

@@ -35,13 +35,7 @@ class UserKey(NamedTuple):
 ANONYMOUS = UserKey("", "")
 
 
-class _Kind(Enum):
-    """Hashes as quickly as any object; Enum's own is Python code, and asked at each decision."""
-
-    __hash__ = object.__hash__
-
-
-class LoginProtocol(_Kind):
+class LoginProtocol(Enum):
     """How the user logged in."""
 
     POP3 = 1
@@ -59,7 +53,7 @@ class Binding(StrEnum):
     ANY = "any"
 
 
-class Decision(_Kind):
+class Decision(Enum):
     """May the client relay?"""
 
     ALLOWED = "allowed"
@@ -67,7 +61,7 @@ class Decision(_Kind):
     MUST_AUTHENTICATE = "must authenticate"
 
 
-class Reason(_Kind):
+class Reason(Enum):
     """Why the decision is what it is."""
 
     LOGIN = "login"

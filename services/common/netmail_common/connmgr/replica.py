@@ -7,8 +7,9 @@ for the Connection Manager to answer.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from ipaddress import ip_address
+from typing import Any
 
 import grpc
 from netmail.connmgr.v1 import connmgr_pb2 as pb
@@ -31,7 +32,7 @@ from netmail_common.connmgr.packed import BadRecord, place_of
 from netmail_common.connmgr.replica_table import ReplicaTable
 from netmail_common.connmgr.watcher import Watcher
 from netmail_common.logging import get_logger
-from netmail_common.networks import NetworkMap
+from netmail_common.networks import AddressRules, NetworkMap
 
 __all__ = ["LoginReplica"]
 
@@ -87,6 +88,18 @@ class LoginReplica:
         self._watcher = self._new_watcher()
         self._table = ReplicaTable()
         self._held = HeldPlaces()
+
+    def use(self, rules: AddressRules) -> None:
+        """Judges addresses by other rules of the configuration; what the stream told stays."""
+        before, self._rules = self._rules, rules
+        names = [one.name for one in fields(rules)]
+        changed: dict[str, Any] = {
+            name: getattr(rules, name)
+            for name in names
+            if getattr(rules, name) != getattr(before, name)
+        }
+        if changed:
+            self._networks = NetworkMap(replace(self._networks.rules, **changed))
 
     @property
     def logins(self) -> int:

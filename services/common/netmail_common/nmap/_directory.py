@@ -51,7 +51,7 @@ class DirectoryClient:
         self._timeout = timeout
         reachable = channels.installation.reachable_servers(channels.server)
         self._servers = tuple(server.name for server in reachable)
-        self._owners = {domain: server.name for server in reachable for domain in server.domains}
+        self._owners = _owners(channels.installation, channels.server)
         self._streams = {
             name: AuthenticateStream(lambda name=name: self._stub(name), name)  # type: ignore[misc]
             for name in self._servers
@@ -66,6 +66,11 @@ class DirectoryClient:
             for name in self._servers
         }
         self._stubs: dict[str, directory_pb2_grpc.DirectoryServiceAsyncStub] = {}
+
+    def use(self, installation: Installation) -> None:
+        """Goes on with another configuration, of the same Messaging Servers at the same places."""
+        self._channels.installation = installation
+        self._owners = _owners(installation, self._channels.server)
 
     @property
     def scram_offered(self) -> bool:
@@ -222,6 +227,12 @@ class ScramExchange:
         if self._open:
             self._open = False
             self._exchange.cancel()
+
+
+def _owners(installation: Installation, server: str) -> dict[str, str]:
+    """The Messaging Server of each domain that SERVER reaches."""
+    reachable = installation.reachable_servers(server)
+    return {domain: one.name for one in reachable for domain in one.domains}
 
 
 def _raise_unless_good(response: directory_pb2.AuthenticateResponse) -> None:

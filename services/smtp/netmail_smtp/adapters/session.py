@@ -104,6 +104,7 @@ class SmtpSession(SessionState):
                 await self.more_input(left, drainable=self.transaction is None)
                 continue
             await self._command(line)
+            self.take_next()
             deadline = self.loop.time() + timeout
             if self.output_is_large:
                 await self.flush(timeout)

@@ -1,5 +1,7 @@
 """What the parts of one SMTP session share: its rules, its transaction, what it did wrong."""
 
+from dataclasses import replace
+
 from netmail_common.acceptor import ClientInfo
 from netmail_common.connmgr.gate import Admission, Door, Visitor
 from netmail_common.logging import get_logger
@@ -60,6 +62,26 @@ class SessionState(Connection):
         self._commands = 0
         self._closing = False
         self._unread_upload = False
+        self._next: tuple[Services, Listener] | None = None
+
+    def go_on_with(self, services: Services, listener: Listener) -> None:
+        """Takes another configuration: now, or when the message that is under way has ended.
+
+        What EHLO has announced holds until the session ends.
+        """
+        self._next = services, listener
+        self.take_next()
+
+    def take_next(self) -> None:
+        """Takes the configuration that waits, if there is one, unless a message is under way."""
+        if self._next is None or self.transaction is not None:
+            return
+        self.services, listener = self._next
+        self.listener = replace(
+            listener, mechanisms=self.listener.mechanisms, extensions=self.listener.extensions
+        )
+        self.limits = self.services.limits
+        self._next = None
 
     def require_greeting(self) -> Ehlo:
         """Raises: SmtpError 503."""
