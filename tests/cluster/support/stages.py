@@ -1,9 +1,11 @@
 """The six stages, played by clients outside the cluster."""
 
 import itertools
+import json
 import os
 import re
 
+from tests.cluster.support.doors import Door, Doors
 from tests.cluster.support.outside import Outside
 from tests.cluster.support.release import DOMAIN, USERS, Release
 from tests.cluster.support.sink import Sink
@@ -13,9 +15,9 @@ REMOTE = "eve@example.net"
 _NUMBERS = itertools.count()
 
 
-def pop3_login(host: Outside, address: str, user: str, port: int = 995) -> None:
-    """Logs in and out by POP3. Raises: poplib.error_proto."""
-    client = host.pop3(address, port)
+def pop3_login(host: Outside, door: Door, user: str) -> None:
+    """Logs in and out by POP3 over TLS. Raises: poplib.error_proto."""
+    client = host.pop3(*door)
     try:
         client.user(user)
         client.pass_(USERS[user])
@@ -24,51 +26,51 @@ def pop3_login(host: Outside, address: str, user: str, port: int = 995) -> None:
         client.close()
 
 
-def imap_login(host: Outside, address: str, user: str, port: int = 993) -> None:
-    """Logs in and out by IMAP. Raises: imaplib.IMAP4.error."""
-    with host.imap(address, port) as client:
+def imap_login(host: Outside, door: Door, user: str) -> None:
+    """Logs in and out by IMAP over TLS. Raises: imaplib.IMAP4.error."""
+    with host.imap(*door) as client:
         client.login(user, USERS[user])
 
 
-def ask_to_relay(host: Outside, address: str, user: str, port: int = 25) -> str:
+def ask_to_relay(host: Outside, door: Door, user: str) -> str:
     """The reply to a remote recipient, without AUTH."""
-    with host.smtp(address, port) as client:
+    with host.smtp(*door) as client:
         code, text = client.mail(f"{user}@{DOMAIN}")
         assert code == 250, text
         code, text = client.rcpt(REMOTE)
         return f"{code} {text.decode()}"
 
 
-def relay(host: Outside, address: str, user: str, sink: Sink, port: int = 25) -> str:
+def relay(host: Outside, door: Door, user: str, sink: Sink) -> str:
     """Sends to a remote recipient without AUTH; the message as it arrived there."""
     subject = _subject()
-    with host.smtp(address, port) as client:
+    with host.smtp(*door) as client:
         client.sendmail(f"{user}@{DOMAIN}", [REMOTE], _message(user, REMOTE, subject))
     return sink.message_with(subject)
 
 
-def submit(host: Outside, address: str, user: str, sink: Sink, port: int = 587) -> str:
-    """Sends to a remote recipient with AUTH; the message as it arrived there."""
+def submit(host: Outside, door: Door, user: str, sink: Sink) -> str:
+    """Sends to a remote recipient with AUTH over STARTTLS; the message as it arrived there."""
     subject = _subject()
-    with host.smtp(address, port, starttls=True) as client:
+    with host.smtp(*door, starttls=True) as client:
         client.login(user, USERS[user])
         client.sendmail(f"{user}@{DOMAIN}", [REMOTE], _message(user, REMOTE, subject))
     return sink.message_with(subject)
 
 
-def deliver_locally(host: Outside, release: Release, user: str) -> str:
+def receive(sender: Outside, reader: Outside, doors: Doors, user: str) -> str:
     """A stranger's message to a user, without AUTH; as the user reads it by IMAP."""
     subject, recipient = _subject(), f"{user}@{DOMAIN}"
-    with host.smtp(release.address("smtp")) as client:
+    with sender.smtp(*doors.smtp) as client:
         client.sendmail("eve@example.net", [recipient], _message("eve", recipient, subject))
-    return in_mailbox(host, release.address("pop-imap"), user, subject)
+    return in_mailbox(reader, doors.imaps, user, subject)
 
 
-def in_mailbox(host: Outside, address: str, user: str, subject: str, within: float = 60) -> str:
+def in_mailbox(host: Outside, door: Door, user: str, subject: str, within: float = 60) -> str:
     """The message with this subject, as soon as it is in the user's INBOX."""
 
     def look() -> str:
-        with host.imap(address) as client:
+        with host.imap(*door) as client:
             client.login(user, USERS[user])
             client.select("INBOX", readonly=True)
             _, found = client.search(None, "SUBJECT", f'"{subject}"')
@@ -82,35 +84,36 @@ def in_mailbox(host: Outside, address: str, user: str, subject: str, within: flo
     return eventually(look, within)
 
 
-def forget_logins(release: Release, *hosts: Outside) -> None:
-    """Revokes what hosts vouch for by an earlier test's logins."""
-    for host in hosts:
-        release.netmail("login", "revoke", "--address", host.address)
+def forget_logins(release: Release) -> None:
+    """Revokes every login that is remembered."""
+    logins = json.loads(release.netmail("login", "list", "--json"))
+    for address in {login["client_address"] for login in logins}:
+        release.netmail("login", "revoke", "--address", address)
 
 
 def play(
     release: Release, sink: Sink, alice: Outside, bob: Outside, stranger: Outside, *,
-    seen_as: str | None = None,
+    doors: Doors | None = None,
 ) -> None:  # fmt: skip
-    """All six stages; the clients' addresses must have arrived.
+    """All six stages; the clients' own addresses must have arrived.
 
     Args:
-        seen_as: the address that they arrive with, if not their own.
+        doors: where clients connect to; default: the load balancers.
     """
-    smtp, mail = release.address("smtp"), release.address("pop-imap")
-    forget_logins(release, alice, bob, stranger)
+    doors = doors or Doors.of(release)
+    forget_logins(release)
     for host, user in ((alice, "alice"), (bob, "bob"), (stranger, "alice")):
-        refused_politely(ask_to_relay(host, smtp, user))
-    pop3_login(alice, mail, "alice")
-    imap_login(bob, mail, "bob")
+        refused_politely(ask_to_relay(host, doors.smtp, user))
+    pop3_login(alice, doors.pop3s, "alice")
+    imap_login(bob, doors.imaps, "bob")
     for host, user in ((alice, "alice"), (bob, "bob")):
-        traced(relay(host, smtp, user, sink), user, seen_as or host.address)
-    refused_politely(ask_to_relay(stranger, smtp, "alice"))
-    traced(submit(stranger, smtp, "alice", sink), "alice", seen_as or stranger.address)
-    refused_politely(ask_to_relay(stranger, smtp, "alice"))
-    deliver_locally(stranger, release, "bob")
-    forget_logins(release, alice)
-    refused_politely(ask_to_relay(alice, smtp, "alice"))
+        traced(relay(host, doors.smtp, user, sink), user, host.address)
+    refused_politely(ask_to_relay(stranger, doors.smtp, "alice"))
+    traced(submit(stranger, doors.submission, "alice", sink), "alice", stranger.address)
+    refused_politely(ask_to_relay(stranger, doors.smtp, "alice"))
+    assert f"[{stranger.address}]" in receive(stranger, bob, doors, "bob")
+    release.netmail("login", "revoke", "--address", alice.address)
+    refused_politely(ask_to_relay(alice, doors.smtp, "alice"))
 
 
 def refused_politely(reply: str) -> None:
