@@ -46,7 +46,7 @@ def logins(draw: st.DrawFn) -> Login:
     addresses = draw(texts)
     keys = draw(st.sampled_from([addresses, tuple(text.casefold() for text in addresses)]))
     return Login(
-        serial=draw(st.integers(0, 2**40)),
+        serial=draw(st.integers(1, 2**40)),
         profile=Profile(draw(users), addresses, keys, frozenset(draw(texts))),
         place=network + draw(st.sampled_from([b"", b"-"])),
         client_address=draw(st.just(network) | networks),

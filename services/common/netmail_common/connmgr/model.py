@@ -35,7 +35,13 @@ class UserKey(NamedTuple):
 ANONYMOUS = UserKey("", "")
 
 
-class LoginProtocol(Enum):
+class _Kind(Enum):
+    """Hashes as quickly as any object; Enum's own is Python code, and asked at each decision."""
+
+    __hash__ = object.__hash__
+
+
+class LoginProtocol(_Kind):
     """How the user logged in."""
 
     POP3 = 1
@@ -53,7 +59,7 @@ class Binding(StrEnum):
     ANY = "any"
 
 
-class Decision(Enum):
+class Decision(_Kind):
     """May the client relay?"""
 
     ALLOWED = "allowed"
@@ -61,7 +67,7 @@ class Decision(Enum):
     MUST_AUTHENTICATE = "must authenticate"
 
 
-class Reason(Enum):
+class Reason(_Kind):
     """Why the decision is what it is."""
 
     LOGIN = "login"

@@ -148,8 +148,13 @@ class LoginPacker:
         return b"".join(
             (
                 login_key(login.place, profile.user),
-                self._head(
-                    login.expires, login.verified, Origin(login.messaging_server, profile.domains)
+                _HEAD.pack(
+                    _TAGS[0],
+                    login.expires,
+                    _TAGS[1],
+                    login.verified,
+                    _TAGS[2],
+                    self.origins.number(Origin(login.messaging_server, profile.domains)),
                 ),
                 _serial(login.serial),
                 _said_by(login),
@@ -181,11 +186,16 @@ class LoginPacker:
         expires: float,
     ) -> bytes:
         """The record with origin, times and session id of a registration that says the same."""
-        origin = Origin(registration.messaging_server, registration.profile.domains)
+        number = origin_of(record, key_end)
+        server, domains = self.origins[number]
+        said = registration.profile.domains
+        # One set for all logins of a server, as a rule: it need not be compared.
+        if server != registration.messaging_server or (domains is not said and domains != said):
+            number = self.origins.number(Origin(registration.messaging_server, said))
         return b"".join(
             (
                 record[:key_end],
-                self._head(expires, verified, origin),
+                _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], number),
                 record[key_end + _HEAD.size : session_at],
                 _session(registration.session_id),
             )
@@ -223,10 +233,6 @@ class LoginPacker:
             one.expires,
             one.credential_epoch if one.HasField("credential_epoch") else None,
         )
-
-    def _head(self, expires: float, verified: float, origin: Origin) -> bytes:
-        number = self.origins.number(origin)
-        return _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], number)
 
 
 def place_key(place: bytes) -> bytes:

@@ -27,6 +27,7 @@ from netmail_connmgr.domain.connections import (
     ConnectionVerdict,
 )
 from netmail_connmgr.domain.counters import CountersUnavailable
+from netmail_connmgr.domain.guessing import concerns
 from netmail_connmgr.domain.lists import AddressLists, Listing, client_address
 from netmail_connmgr.domain.store import LoginStore, StoreError
 
@@ -116,9 +117,11 @@ class ConnectionChecker:
 
         Raises: ValueError, for an address that is none.
         """
-        verdicts = [judge(found) for found in await self._find_out(questions, thorough=False)]
-        for question, verdict in zip(questions, verdicts, strict=True):
-            record.connection(question, verdict)
+        asked = [self._has_rules_for(question) for question in questions]
+        open_ones = [one for one, wanted in zip(questions, asked, strict=True) if wanted]
+        found = iter(await self._find_out(open_ones, thorough=False) if open_ones else ())
+        verdicts = [judge(next(found)) if wanted else ConnectionVerdict() for wanted in asked]
+        record.connections(questions, verdicts)
         return verdicts
 
     async def explain(self, question: ConnectionQuestion) -> tuple[ConnectionVerdict, list[str]]:
@@ -134,6 +137,17 @@ class ConnectionChecker:
         for lookups in (self._block_lists, self._reverse_names):
             if lookups is not None:
                 await lookups.close()
+
+    def _has_rules_for(self, question: ConnectionQuestion) -> bool:
+        """Whether there is anything to find out: most clients no rule has anything to say about."""
+        octets = question.client_address
+        if self.guessing is not None and concerns(question):
+            return True
+        if self._lists.look_up(octets, self._networks().locate(octets)) is not Listing.NONE:
+            return True
+        if self._block_lists is None and self._reverse_names is None:
+            return False
+        return not question.is_login
 
     async def _find_out(
         self, questions: Sequence[ConnectionQuestion], *, thorough: bool

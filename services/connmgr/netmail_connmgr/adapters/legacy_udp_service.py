@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import secrets
 import socket
 import time
@@ -34,7 +35,6 @@ from netmail_connmgr.domain.connections import (
 )
 from netmail_connmgr.domain.door import MAX_NAME_OCTETS, Candidate, NotAdmitted, check_user
 from netmail_connmgr.domain.front_desk import Enquiry, FrontDesk, FrontDeskUnavailable
-from netmail_connmgr.domain.table import Outcome
 from netmail_connmgr.protocol.legacy_udp import (
     MAX_DATAGRAM,
     Connect,
@@ -56,8 +56,8 @@ _ANSWER_WITHIN = 15.0
 """Seconds; clients wait for 19."""
 _DRAIN = 2.0
 _MAX_KNOWN = 8192
+_PROTOCOL = LoginProtocol.LEGACY_UDP
 _ANY_LOGIN = SenderQuestion(binding=Binding.ANY)
-_KEPT = frozenset({Outcome.REGISTERED, Outcome.SHARED_NETWORK})
 _DENIED = "Connection refused"
 _NO_REVERSE_NAME = "Your address has no reverse name, please authenticate"
 
@@ -81,6 +81,8 @@ class LegacyNames:
         self._default_context = default_context
         self._map = book.map
         self._known = functools.lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
+        self._session = secrets.token_hex(8)
+        self._logins = itertools.count(1)
 
     def candidate(self, name: str, address: bytes, agent: str) -> Candidate:
         """The login of a user; an empty name is nobody's.
@@ -91,17 +93,9 @@ class LegacyNames:
             self._map = self._book.map
             self._known.cache_clear()
         user, server, addresses, domains = self._known(name)
-        return Candidate(
-            user=user,
-            client_address=address,
-            protocol=LoginProtocol.LEGACY_UDP,
-            addresses=addresses,
-            domains=domains,
-            messaging_server=server,
-            agent=agent,
-            # Each renews: none is a repetition of an earlier one.
-            session_id=secrets.token_hex(8),
-        )
+        # Each renews: none is a repetition of an earlier one.
+        session = f"{self._session}-{next(self._logins):x}"
+        return Candidate(user, address, _PROTOCOL, addresses, domains, server, agent, session)
 
     def text(self, decision: SenderDecision) -> str:
         """Who is named; empty: nobody, or a name that has no room, which is never cut."""
@@ -228,7 +222,7 @@ class LegacyUdp:
                 replies.append((request.refused(), source))
         registered = await self._ask(self._desk.register(candidates))
         for index, (source, request) in enumerate(waiting):
-            kept = registered is not None and registered[index].outcome in _KEPT
+            kept = registered is not None and registered[index].kept
             replies.append((request.done() if kept else request.failed(), source))
         return [(data, source) for data, source in replies if data is not None]
 

@@ -80,11 +80,12 @@ class LocalDesk:
             return results
         with timed(metrics.DURATION.labels("register")):
             answers = await _ask(self._store.register(list(admitted.values())))
+        record.registrations(admitted.values(), answers)
+        remember = self.remember_login
         for (index, registration), answer in zip(admitted.items(), answers, strict=True):
             results[index] = answer
-            record.registration(registration, answer)
-            if self.remember_login is not None and answer.outcome is Outcome.REGISTERED:
-                self.remember_login(registration.profile.user, registration.client_address)
+            if remember is not None and answer.outcome is Outcome.REGISTERED:
+                remember(registration.profile.user, registration.client_address)
         metrics.LOGINS.set(await _ask(self._store.size()))
         return results
 
@@ -95,12 +96,12 @@ class LocalDesk:
         """
         located = [self.networks.locate(enquiry.client_address) for enquiry in enquiries]
         found = await self._find(located)
-        answers = []
-        for enquiry, where, logins in zip(enquiries, located, found, strict=True):
-            decision = self._decide(enquiry, where, logins)
-            record.decision(enquiry, decision)
-            answers.append(_answer(decision, logins))
-        return answers
+        decisions = [
+            self._decide(enquiry, where, logins)
+            for enquiry, where, logins in zip(enquiries, located, found, strict=True)
+        ]
+        record.decisions(enquiries, decisions)
+        return list(map(_answer, decisions, found))
 
     async def _find(self, located: Sequence[Located]) -> Sequence[Found]:
         """The logins of each network; none where nobody's login counts, however many there are."""

@@ -1,4 +1,7 @@
-"""One log line, one count and one audit entry for each registration, decision and revocation."""
+"""One log line, one count and one audit entry for each registration, decision and revocation.
+
+What is asked in crowds comes here in crowds: counters are raised once for all that is alike.
+"""
 
 import contextlib
 import functools
@@ -6,12 +9,14 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from netmail_common.connmgr.model import (
     Binding,
     Decision,
+    LoginProtocol,
+    Reason,
     Registration,
     SenderDecision,
     UserKey,
@@ -33,7 +38,6 @@ log = get_logger(__name__)
 _decisions = functools.lru_cache(maxsize=64)(metrics.DECISIONS.labels)
 _registrations = functools.lru_cache(maxsize=256)(metrics.REGISTRATIONS.labels)
 
-_KEPT = frozenset({Outcome.REGISTERED, Outcome.SHARED_NETWORK})
 _LOGGED_NAME = 64
 _LOGGED_ADDRESS = 320
 
@@ -79,16 +83,26 @@ def is_audited() -> bool:
     return _audit.note is not None
 
 
-def registration(item: Registration, answer: Registered) -> None:
-    """A valid registration and what became of it; a session's renewals are for debugging."""
-    kind = "renewal" if item.renewal else "login"
-    protocol = item.protocol.name.lower()
-    _registrations(protocol, kind, answer.outcome.value).inc()
-    kept = answer.outcome in _KEPT
+def registrations(items: Iterable[Registration], answers: Iterable[Registered]) -> None:
+    """Valid registrations and what became of them; a session's renewals are for debugging."""
+    counted: dict[tuple[LoginProtocol, bool, Outcome], int] = {}
+    written = is_audited() or log.is_enabled_for(logging.INFO)
+    for item, answer in zip(items, answers, strict=True):
+        same = item.protocol, item.renewal, answer.outcome
+        counted[same] = counted.get(same, 0) + 1
+        if written:
+            _registration(item, answer)
+    for (protocol, renewal, outcome), number in counted.items():
+        kind = "renewal" if renewal else "login"
+        _registrations(protocol.name.lower(), kind, outcome.value).inc(number)
+
+
+def _registration(item: Registration, answer: Registered) -> None:
+    kept = answer.kept
     event = "login registered" if kept else "login refused"
     details: Details = {
         "reason": answer.outcome.value,
-        "protocol": protocol,
+        "protocol": item.protocol.name.lower(),
         "server": item.messaging_server,
         "agent": item.agent,
         "session": item.session_id,
@@ -98,6 +112,7 @@ def registration(item: Registration, answer: Registered) -> None:
     goes_on = kept and item.renewal and answer.renewed
     level = logging.DEBUG if goes_on else logging.INFO
     if log.is_enabled_for(level):  # what is not written is not put together either
+        kind = "renewal" if item.renewal else "login"
         log.log(level, event, user=str(user), address=address_text(address), kind=kind, **details)
     if not goes_on and is_audited():
         entry_kind = AuditKind.LOGIN if kept else AuditKind.DENIAL
@@ -122,11 +137,22 @@ def not_admitted(name: str, client_address: bytes, why: str) -> None:
     _audit.write_once(entry, why)
 
 
-def decision(enquiry: Enquiry, answer: SenderDecision) -> None:
-    """A relay decision."""
+def decisions(enquiries: Iterable[Enquiry], answers: Iterable[SenderDecision]) -> None:
+    """Relay decisions."""
+    counted: dict[tuple[Decision, Reason], int] = {}
+    written = is_audited() or log.is_enabled_for(logging.INFO)
+    for enquiry, answer in zip(enquiries, answers, strict=True):
+        same = answer.decision, answer.reason
+        counted[same] = counted.get(same, 0) + 1
+        if written:
+            _decision(enquiry, answer)
+    for (one, reason), number in counted.items():
+        _decisions(one.value, reason.value).inc(number)
+
+
+def _decision(enquiry: Enquiry, answer: SenderDecision) -> None:
     senders = enquiry.question.senders
     sender = answer.refused_sender or (senders[0].address if senders else "")
-    _decisions(answer.decision.value, answer.reason.value).inc()
     allowed = answer.decision is Decision.ALLOWED
     event = "relaying allowed" if allowed else "relaying refused"
     user = answer.login.user if answer.login is not None else None
@@ -198,11 +224,22 @@ def revocation(order: RevokeOrder, revoked: int) -> None:
     )
 
 
-def connection(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
-    """A connection, or a login that is about to be judged; who is let in is only counted."""
-    metrics.CONNECTIONS.labels(answer.verdict.name.lower(), answer.rule or "none").inc()
-    if answer.verdict is Verdict.ALLOWED:
-        return
+def connections(
+    questions: Iterable[ConnectionQuestion], answers: Iterable[ConnectionVerdict]
+) -> None:
+    """Connections, and logins that are about to be judged; who is let in is only counted."""
+    let_in: dict[str, int] = {}
+    for question, answer in zip(questions, answers, strict=True):
+        if answer.verdict is Verdict.ALLOWED:
+            let_in[answer.rule] = let_in.get(answer.rule, 0) + 1
+        else:
+            metrics.CONNECTIONS.labels(answer.verdict.name.lower(), answer.rule or "none").inc()
+            _turned_away(question, answer)
+    for rule, number in let_in.items():
+        metrics.CONNECTIONS.labels(Verdict.ALLOWED.name.lower(), rule or "none").inc(number)
+
+
+def _turned_away(question: ConnectionQuestion, answer: ConnectionVerdict) -> None:
     event = "login denied" if question.is_login else "connection denied"
     details: Details = {
         "rule": answer.rule,

@@ -18,6 +18,8 @@ MAX_ADDRESS_OCTETS = 8192
 MAX_DOMAINS = 10_000
 MAX_AGE = 1e9
 """Seconds; an older login counts as this old."""
+_KNOWN = 4096
+"""Users whose login was checked lately, with what they said then."""
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -48,15 +50,12 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
 
     Raises: NotAdmitted.
     """
-    check_user(candidate.user)
-    if candidate.user == ANONYMOUS and candidate.protocol is not LoginProtocol.LEGACY_UDP:
+    profile = _profile(candidate.user, tuple(candidate.addresses), tuple(candidate.domains))
+    if profile.user == ANONYMOUS and candidate.protocol is not LoginProtocol.LEGACY_UDP:
         raise NotAdmitted("no user name")
-    for what, text in (
-        ("messaging server", candidate.messaging_server),
-        ("agent", candidate.agent),
-        ("session id", candidate.session_id),
-    ):
-        _check_text(what, text)
+    _check_common("messaging server", candidate.messaging_server)
+    _check_common("agent", candidate.agent)
+    _check_text("session id", candidate.session_id)
     if not candidate.age >= 0:
         raise NotAdmitted("negative age")
     try:
@@ -64,13 +63,13 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
     except ValueError:
         raise NotAdmitted("client address") from None
     return Registration(
-        profile=_profile(candidate),
-        place=place,
-        client_address=candidate.client_address,
-        protocol=candidate.protocol,
-        messaging_server=candidate.messaging_server,
-        agent=candidate.agent,
-        session_id=candidate.session_id,
+        profile,
+        place,
+        candidate.client_address,
+        candidate.protocol,
+        candidate.messaging_server,
+        candidate.agent,
+        candidate.session_id,
         age=min(candidate.age, MAX_AGE),
         credential_epoch=candidate.credential_epoch,
         renewal=candidate.renewal,
@@ -86,7 +85,8 @@ def check_user(user: UserKey) -> None:
 
 
 def _check_text(what: str, text: str) -> None:
-    if len(text) > MAX_NAME_OCTETS or len(text.encode("utf-8", "replace")) > MAX_NAME_OCTETS:
+    octets = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    if octets > MAX_NAME_OCTETS:
         raise NotAdmitted(f"{what} longer than {MAX_NAME_OCTETS} octets")
     if not text.isascii() or not text.isprintable():
         for character in text:
@@ -94,18 +94,23 @@ def _check_text(what: str, text: str) -> None:
                 raise NotAdmitted(f"{what} with a control character")
 
 
-def _profile(candidate: Candidate) -> Profile:
-    domains = tuple(candidate.domains)
+_check_common = functools.lru_cache(maxsize=256)(_check_text)
+"""For what many logins have in common."""
+
+
+@functools.lru_cache(maxsize=_KNOWN)
+def _profile(user: UserKey, addresses: tuple[str, ...], domains: tuple[str, ...]) -> Profile:
+    check_user(user)
     if len(domains) > MAX_DOMAINS:
         raise NotAdmitted("too many domains")
-    if candidate.user == ANONYMOUS:
+    if user == ANONYMOUS:
         return Profile(ANONYMOUS)
-    spellings = [(address.wire, address.key()) for address in _addresses(candidate.addresses)]
+    spellings = [(address.wire, address.key()) for address in _addresses(addresses)]
     return Profile(
-        user=candidate.user,
-        addresses=tuple(wire for wire, _ in spellings),
+        user=user,
+        addresses=tuple([wire for wire, _ in spellings]),
         # Most are spelled like their key, and need no second copy of it.
-        address_keys=tuple(wire if key == wire else key for wire, key in spellings),
+        address_keys=tuple([wire if key == wire else key for wire, key in spellings]),
         domains=_domain_set(domains),
     )
 

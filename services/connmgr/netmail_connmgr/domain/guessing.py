@@ -15,7 +15,7 @@ from typing import Protocol
 
 from netmail_common.address_ranges import AddressSet
 from netmail_common.config import GuessingConfig
-from netmail_common.connmgr.model import UserKey
+from netmail_common.connmgr.model import ANONYMOUS, UserKey
 from netmail_common.mail_address import fold
 from netmail_common.networks import Located, NetworkMap
 from netmail_common.sliding_windows import PARTS
@@ -29,7 +29,7 @@ from netmail_connmgr.domain.connections import (
 from netmail_connmgr.domain.counters import Count, Counted, Counters
 from netmail_connmgr.domain.suspicions import Suspect
 
-__all__ = ["Guessing", "GuessingRules", "Suspects"]
+__all__ = ["Guessing", "GuessingRules", "Suspects", "concerns"]
 
 DAY = 86_400.0
 _NAME_WINDOW = DAY / 2
@@ -39,7 +39,6 @@ _KNOWN_DELAY = 1.0
 """Seconds that a user waits at most where he is known, whatever his other devices do there."""
 _MAX_FRESH = 50_000
 _DENIED = "Too many failed logins, try again later"
-_LOGIN_ONLY = frozenset({Service.POP3, Service.IMAP})
 
 
 class Suspects(Protocol):
@@ -97,6 +96,11 @@ class GuessingRules:
         return min(self.max_delay, _FIRST_DELAY * math.pow(2.0, min(failures - start, 16.0)))
 
 
+def concerns(question: ConnectionQuestion) -> bool:
+    """Whether failed logins have a say: mail to us has nothing to do with them."""
+    return question.is_login or question.service is Service.POP3 or question.service is Service.IMAP
+
+
 class Guessing:
     """Counts failed logins and judges by them. Every method may raise CountersUnavailable.
 
@@ -125,7 +129,7 @@ class Guessing:
         self._rules = rules
         self._clock = clock
         self._listeners = tuple(listeners)
-        self._noted: dict[str, float] = {}
+        self._noted: dict[tuple[UserKey, bytes], float] = {}
 
     def use(self, rules: GuessingRules, listeners: Iterable[tuple[str, str]]) -> None:
         """Judges by other rules from now on; what was counted stays."""
@@ -162,15 +166,10 @@ class Guessing:
 
         Raises: ValueError, for an address that is none.
         """
-        cases = [self._case(question) for question in questions]
-        known = await self._known(cases)
-        asked = [
-            self._counts(case, is_known, 0) for case, is_known in zip(cases, known, strict=True)
-        ]
-        answers = iter(await self._counters.count([one.count for many in asked for one in many]))
+        concerned = [question for question in questions if concerns(question)]
+        verdicts = iter(await self._judge(concerned) if concerned else ())
         return [
-            self._verdict(question, case, [(one, next(answers)) for one in many])
-            for question, case, many in zip(questions, cases, asked, strict=True)
+            next(verdicts) if concerns(question) else ConnectionVerdict() for question in questions
         ]
 
     async def logged_in(self, logins: Sequence[tuple[UserKey, bytes]]) -> None:
@@ -179,15 +178,17 @@ class Guessing:
         Raises: ValueError, for an address that is none.
         """
         rules, now = self._rules, self._clock()
+        networks, noted = self._networks(), self._noted
+        until = now + min(DAY, rules.known_for / 10)
         keys: list[str] = []
         for user, address in logins:
-            case = self._case(ConnectionQuestion(address, user=user))
-            if case.shared or not rules.known_for:
+            if noted.get((user, address), 0.0) > now:
                 continue
-            for key in (case.known_key, _key("network", case.network)):
-                if self._noted.get(key, 0.0) <= now:
-                    keys.append(key)
-                    self._noted[key] = now + min(DAY, rules.known_for / 10)
+            where = networks.locate(address)
+            if where.standing.shared or not rules.known_for:
+                continue
+            noted[user, address] = until
+            keys += (_known_key(user, where.key), _key("network", where.key))
         if len(self._noted) > _MAX_FRESH:
             self._noted.clear()
         if keys:
@@ -215,6 +216,18 @@ class Guessing:
             if user is not None:
                 keys.append(case.own_key)
         return await self._counters.forget(keys)
+
+    async def _judge(self, questions: Sequence[ConnectionQuestion]) -> list[ConnectionVerdict]:
+        cases = [self._case(question) for question in questions]
+        known = await self._known(cases)
+        asked = [
+            self._counts(case, is_known, 0) for case, is_known in zip(cases, known, strict=True)
+        ]
+        answers = iter(await self._counters.count([one.count for many in asked for one in many]))
+        return [
+            self._verdict(case, [(one, next(answers)) for one in many])
+            for case, many in zip(cases, asked, strict=True)
+        ]
 
     def _case(self, question: ConnectionQuestion) -> "_Case":
         located = self._networks().locate(question.client_address)
@@ -272,14 +285,8 @@ class Guessing:
             self._suspects.suspect(who, asked.count.window * (1 + 1 / PARTS))
 
     def _verdict(
-        self,
-        question: ConnectionQuestion,
-        case: "_Case",
-        counted: Sequence[tuple["_Asked", Counted]],
+        self, case: "_Case", counted: Sequence[tuple["_Asked", Counted]]
     ) -> ConnectionVerdict:
-        if not question.is_login and question.service not in _LOGIN_ONLY:
-            # Mail to us has nothing to do with it.
-            return ConnectionVerdict()
         waits = [answer.wait for one, answer in counted if answer.total >= one.count.limit]
         if waits:
             return ConnectionVerdict(
@@ -349,7 +356,7 @@ class _Case:
     @property
     def known_key(self) -> str:
         """Noted while the network is known to the user."""
-        return _key("known", *(self.user or ("", "")), self.network)
+        return _known_key(self.user or ANONYMOUS, self.network)
 
     @property
     def vouching_key(self) -> str:
@@ -357,6 +364,10 @@ class _Case:
         if self.exempt or self.shared:
             return ""
         return self.known_key if self.user is not None else _key("network", self.network)
+
+
+def _known_key(user: UserKey, network: bytes) -> str:
+    return _key("known", *user, network)
 
 
 def _key(kind: str, *parts: str | bytes) -> str:

@@ -23,15 +23,14 @@ class AddressLists:
 
     Args:
         blocked: who may not; the map of networks knows who always may.
+
+    Attributes:
+        blocks: whether anybody is blocked.
     """
 
     def __init__(self, blocked: Iterable[Network] = ()) -> None:
         self._blocked = AddressSet(blocked)
-
-    @property
-    def blocks(self) -> bool:
-        """Whether anybody is blocked."""
-        return bool(self._blocked)
+        self.blocks = bool(self._blocked)
 
     def look_up(self, octets: bytes, where: Located) -> Listing:
         """Looks an address up, as it came and as the IPv4 address in it.
@@ -42,6 +41,8 @@ class AddressLists:
         """
         if where.standing is Standing.LISTED:
             return Listing.ALLOWED
+        if not self.blocks:
+            return Listing.NONE
         # A shared network may be blocked, too.
         if ip_address(octets) in self._blocked or client_address(octets, where) in self._blocked:
             return Listing.BLOCKED

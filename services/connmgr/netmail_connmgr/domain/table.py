@@ -58,6 +58,8 @@ class TableLimits:
 class Outcome(Enum):
     """What became of a registration."""
 
+    __hash__ = object.__hash__  # as quick as any object's; Enum's own is Python code
+
     REGISTERED = "registered"
     SHARED_NETWORK = "shared network"
     REVOKED = "revoked"
@@ -77,6 +79,11 @@ class Registered(NamedTuple):
     outcome: Outcome
     remaining: float = 0.0
     renewed: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the login is in the table now, whether it grants or not."""
+        return self.outcome is Outcome.REGISTERED or self.outcome is Outcome.SHARED_NETWORK
 
 
 _REVOKED = Registered(Outcome.REVOKED)
