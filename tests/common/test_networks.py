@@ -203,6 +203,7 @@ def test_only_shared_standings_say_shared() -> None:
     assert shared == {
         Standing.LOOPBACK,
         Standing.CARRIER_NAT,
+        Standing.CLUSTER,
         Standing.PRIVATE,
         Standing.CONFIGURED,
         Standing.OWN,

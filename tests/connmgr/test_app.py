@@ -104,7 +104,7 @@ async def test_proxies_of_its_listeners_and_its_own_addresses_never_grant(
     certificates: Path, identity_for: IdentityFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, proxy, client_of_proxy = (ip_address(f"192.0.2.{n}") for n in (2, 130, 1))
-    monkeypatch.setattr("netmail_connmgr.app.manager.own_addresses", lambda: frozenset({own}))
+    monkeypatch.setattr("netmail_connmgr.app.addresses.own_addresses", lambda: frozenset({own}))
     data = manager_config(certificates)
     data["messaging_servers"][0]["pop_imap"] = {
         "listeners": [
@@ -131,8 +131,8 @@ async def test_addresses_that_come_and_go_are_followed(
 ) -> None:
     address = ip_address("192.0.2.1")
     own: set[object] = {ip_address("192.0.2.2")}
-    monkeypatch.setattr("netmail_connmgr.app.manager.own_addresses", lambda: frozenset(own))
-    monkeypatch.setattr("netmail_connmgr.app.manager._ADDRESSES_EVERY", 0.01)
+    monkeypatch.setattr("netmail_connmgr.app.addresses.own_addresses", lambda: frozenset(own))
+    monkeypatch.setattr("netmail_connmgr.app.addresses._EVERY", 0.01)
     async with connection_manager(installation(certificates), "cm1") as running:
         channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
         await client.register_one(login())

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from netmail_common.kubernetes_api import kubernetes_client
+
 __all__ = ["ClusterSecrets"]
 
 _OURS = {"app.kubernetes.io/managed-by": "netmail-certificates"}
@@ -13,19 +15,13 @@ _OURS = {"app.kubernetes.io/managed-by": "netmail-certificates"}
 class ClusterSecrets:
     """Reads and writes Secrets, with the credentials of the pod or of a kubeconfig.
 
-    The client library is loaded here: nothing else on the command line needs it.
+    Raises: NoCluster.
     """
 
     def __init__(self, namespace: str) -> None:
-        from kubernetes import client, config  # noqa: PLC0415 - see above
-
-        try:
-            config.load_incluster_config()  # type: ignore[no-untyped-call]
-        except config.ConfigException:
-            config.load_kube_config()  # type: ignore[no-untyped-call]
         self._namespace = namespace
-        self._client = client
-        self._api = client.CoreV1Api()
+        self._client = kubernetes_client()
+        self._api = self._client.CoreV1Api()
 
     def read(self, name: str) -> dict[str, bytes] | None:
         """What a Secret holds; None: there is none."""

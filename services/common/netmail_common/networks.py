@@ -38,6 +38,7 @@ class Standing(StrEnum):
     CARRIER_NAT = "carrier-grade NAT"
     PRIVATE = "private range"
     CONFIGURED = "configured as shared"
+    CLUSTER = "an address of the cluster's own"
     BLOCKED = "blocked"
     OWN = "an address of our own"
     LINK_LOCAL = "link-local"
@@ -57,6 +58,7 @@ _SHARED = frozenset(
         Standing.CARRIER_NAT,
         Standing.PRIVATE,
         Standing.CONFIGURED,
+        Standing.CLUSTER,
         Standing.OWN,
     }
 )
@@ -103,6 +105,8 @@ class AddressRules:
         blocked_networks: whose clients may not connect; no login from there grants.
         own_addresses: of this machine or pod: whatever comes from there came to us from elsewhere
             first. Only these, not the rest of their /64.
+        cluster_networks: that the cluster we are in uses itself, for nodes, pods and Services: as
+            shared as shared_networks, whatever granting_networks says.
     """
 
     ipv6_prefix: int = 64
@@ -114,6 +118,7 @@ class AddressRules:
     allowed_networks: tuple[Network, ...] = ()
     blocked_networks: tuple[Network, ...] = ()
     own_addresses: frozenset[Address] = frozenset()
+    cluster_networks: tuple[Network, ...] = ()
 
     @classmethod
     def from_config(cls, config: ConnectionManagerConfig) -> "AddressRules":
@@ -199,11 +204,13 @@ class _Family:
         rules: AddressRules,
         never: Iterable[tuple[Network, Standing]],
         configured: Ranges,
+        cluster: Ranges,
         private: Ranges,
         granting: Ranges,
     ) -> None:
         self._never = [(int(n[0]), int(n[-1]), standing) for n, standing in never]
-        self.configured = configured
+        self._configured = configured
+        self._cluster = cluster
         self._private = private if rules.private_ranges_shared else None
         self._granting = granting
 
@@ -215,8 +222,9 @@ class _Family:
         for first, last, standing in self._never:
             if first <= address <= last:
                 return standing
-        if self.configured.touch(low, high):
-            return Standing.CONFIGURED
+        named = self.named(low, high)
+        if named is not None:
+            return named
         if (
             self._private is not None
             and self._private.touch(low, high)
@@ -224,6 +232,12 @@ class _Family:
         ):
             return Standing.PRIVATE
         return Standing.GRANTS
+
+    def named(self, low: int, high: int) -> Standing | None:
+        """How addresses that somebody named are shared; None: nobody named any of them."""
+        if self._configured.touch(low, high):
+            return Standing.CONFIGURED
+        return Standing.CLUSTER if self._cluster.touch(low, high) else None
 
 
 class NetworkMap:
@@ -244,12 +258,23 @@ class NetworkMap:
             reverse=True,
         )
         shared_v4, shared_v6 = split_families(rules.shared_networks)
+        cluster_v4, cluster_v6 = split_families(rules.cluster_networks)
         granting_v4, granting_v6 = split_families(rules.granting_networks)
         self._v4 = _Family(
-            rules, _V4_NEVER, Ranges(shared_v4), Ranges(_V4_PRIVATE), Ranges(granting_v4)
+            rules,
+            _V4_NEVER,
+            Ranges(shared_v4),
+            Ranges(cluster_v4),
+            Ranges(_V4_PRIVATE),
+            Ranges(granting_v4),
         )
         self._v6 = _Family(
-            rules, _V6_NEVER, Ranges(shared_v6), Ranges(_V6_PRIVATE), Ranges(granting_v6)
+            rules,
+            _V6_NEVER,
+            Ranges(shared_v6),
+            Ranges(cluster_v6),
+            Ranges(_V6_PRIVATE),
+            Ranges(granting_v6),
         )
         self._allowed = AddressSet(rules.allowed_networks)
         self._blocked = AddressSet(rules.blocked_networks)
@@ -314,8 +339,9 @@ class NetworkMap:
         if _cannot_be_behind_translator(v4) or (six_to_four and _V4_PRIVATE_RANGES.touch(v4, v4)):
             return replace(located, standing=Standing.MALFORMED_TRANSLATION)
         # It may be named in its IPv6 spelling.
-        if located.standing in _TO_BE_LISTED and self._v6.configured.touch(number, number):
-            return replace(located, standing=Standing.CONFIGURED)
+        named = self._v6.named(number, number)
+        if located.standing in _TO_BE_LISTED and named is not None:
+            return replace(located, standing=named)
         standing = self._by_lists(located.standing, number, IPv6Address)
         return replace(located, standing=standing)
 

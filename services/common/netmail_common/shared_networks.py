@@ -51,11 +51,13 @@ def _shared_networks(rules: AddressRules) -> Iterable[Network]:
         texts.extend(_PRIVATE)
     yield from (ip_network(text) for text in texts)
     yield from rules.shared_networks
+    yield from rules.cluster_networks
 
 
 def _granted(network: Network, rules: AddressRules) -> bool:
     """Whether the configuration says that this private range, which is shared else, grants."""
-    if any(_overlap(network, shared) for shared in rules.shared_networks):
+    named = (*rules.shared_networks, *rules.cluster_networks)
+    if any(_overlap(network, shared) for shared in named):
         return False
     private = [ip_network(text) for text in _PRIVATE]
     return _inside(network, private) and _inside(network, rules.granting_networks)

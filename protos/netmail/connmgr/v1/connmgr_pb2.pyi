@@ -768,6 +768,7 @@ class WatchHello(_message.Message):
     CLOCK_ID_FIELD_NUMBER: _builtins.int
     LOGINS_FIELD_NUMBER: _builtins.int
     OWN_ADDRESSES_FIELD_NUMBER: _builtins.int
+    CLUSTER_NETWORKS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     login_lifetime_seconds: _builtins.int
     resumed: _builtins.bool
@@ -789,6 +790,12 @@ class WatchHello(_message.Message):
         they change.
         """
 
+    @_builtins.property
+    def cluster_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the cluster uses itself, in CIDR form: they never grant either. Streams end when they
+        change.
+        """
+
     def __init__(
         self,
         *,
@@ -801,10 +808,11 @@ class WatchHello(_message.Message):
         clock_id: _builtins.str = ...,
         logins: _builtins.int = ...,
         own_addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+        cluster_networks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "clock_id", b"clock_id", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "logins", b"logins", "max_users_per_network", b"max_users_per_network", "own_addresses", b"own_addresses", "resumed", b"resumed", "table_time", b"table_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_connections", b"check_connections", "clock_id", b"clock_id", "cluster_networks", b"cluster_networks", "instance_id", b"instance_id", "login_lifetime_seconds", b"login_lifetime_seconds", "logins", b"logins", "max_users_per_network", b"max_users_per_network", "own_addresses", b"own_addresses", "resumed", b"resumed", "table_time", b"table_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -281,6 +281,10 @@ class ConnectionManagerConfig(AgentConfig):
     """Private ranges that may grant where private ranges are shared."""
     private_ranges_shared: bool = False
     """RFC 1918 and ULA ranges never grant unless in granting_networks. On Kubernetes always."""
+    learn_cluster_networks: bool = False
+    """Learn from the Kubernetes API which addresses nodes, pods and Services have: they never
+    grant, whatever granting_networks says. Needs leave to list and watch nodes and
+    servicecidrs."""
     loopback_grants: bool = False
     """Loopback addresses may grant. Only for a demonstration: refused with any listener that is
     not on loopback."""

@@ -52,6 +52,7 @@ class Connected:
         check_connections: every connection is to be asked about, not only suspected ones.
         logins: in the table, about.
         own_addresses: of the Connection Manager, 4 or 16 octets; they never grant.
+        cluster_networks: that the cluster uses itself, in CIDR form; they never grant either.
     """
 
     instance_id: str
@@ -61,6 +62,7 @@ class Connected:
     check_connections: bool = False
     logins: int = 0
     own_addresses: tuple[bytes, ...] = ()
+    cluster_networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import grpc
@@ -232,7 +232,11 @@ class LoginReplica:
     def _connected(self, event: Connected) -> None:
         self._max_users = event.max_users_per_network
         own = {ip_address(octets) for octets in event.own_addresses}
-        rules = replace(self._rules, own_addresses=self._rules.own_addresses | own)
+        rules = replace(
+            self._rules,
+            own_addresses=self._rules.own_addresses | own,
+            cluster_networks=tuple(ip_network(text) for text in event.cluster_networks),
+        )
         if rules != self._networks.rules:
             self._networks = NetworkMap(rules)
         if event.resumed:

@@ -211,6 +211,7 @@ class Watcher:
                     check_connections=hello.check_connections,
                     logins=hello.logins,
                     own_addresses=tuple(hello.own_addresses),
+                    cluster_networks=tuple(hello.cluster_networks),
                 )
             case "heartbeat":
                 return Beaten(message.heartbeat.logins)

@@ -58,3 +58,12 @@ WAITING = gauge(
 WAITING_DROPPED = counter(
     "connmgr_waiting_registrations_dropped", "Registrations that there was no room to keep for it"
 )
+
+CLUSTER_NETWORKS = gauge(
+    "connmgr_cluster_networks", "Networks that the cluster uses itself, as its API says", ["kind"]
+)
+CLUSTER_UNKNOWN = gauge(
+    "connmgr_cluster_networks_unknown",
+    "1: not all addresses of the cluster's nodes, pods, Services are known, so that one may grant",
+    ["kind"],
+)

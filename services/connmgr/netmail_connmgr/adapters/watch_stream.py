@@ -119,6 +119,7 @@ class WatchStream:
                 await asyncio.sleep(self._pause())
 
     async def _hello(self) -> pb.WatchLoginsResponse:
+        rules = self._terms.networks.rules
         hello = pb.WatchHello(
             instance_id=self._store.instance_id,
             login_lifetime_seconds=int(self._store.login_lifetime),
@@ -128,7 +129,8 @@ class WatchStream:
             logins=await self._store.size(),
             clock_id=self._store.clock_id,
             table_time=self._store.now(),
-            own_addresses=[one.packed for one in self._terms.networks.rules.own_addresses],
+            own_addresses=[one.packed for one in rules.own_addresses],
+            cluster_networks=[str(one) for one in rules.cluster_networks],
         )
         return pb.WatchLoginsResponse(hello=hello)
 

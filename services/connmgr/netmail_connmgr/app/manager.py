@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,8 +18,7 @@ from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
 from netmail_common.logging import get_logger
-from netmail_common.networks import Address, AddressRules, NetworkMap
-from netmail_common.own_addresses import own_addresses
+from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 
 from netmail_connmgr.adapters.audit_trail import audit_trail
@@ -26,6 +26,7 @@ from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.memory_store import boot_time
 from netmail_connmgr.app.abuse import abuse_protection
+from netmail_connmgr.app.addresses import SharedAddresses, kept_up_to_date, known_own_addresses
 from netmail_connmgr.app.connections import connection_rules
 from netmail_connmgr.app.front_ends import front_ends, prepare
 from netmail_connmgr.app.stores import open_store
@@ -40,7 +41,8 @@ from netmail_connmgr.domain.suspicions import SuspicionBook
 __all__ = ["Running", "connection_manager", "run"]
 
 DRAIN_TIMEOUT = 5.0
-_ADDRESSES_EVERY = 30.0
+_IN_CLUSTER = "NETMAIL_KUBERNETES"
+"""Environment: set in a pod of the chart."""
 
 log = get_logger(__name__)
 
@@ -73,7 +75,7 @@ async def connection_manager(
     Raises: ConfigError; OSError.
     """
     config = _config(installation, name)
-    rules = _rules(installation, name)
+    configured = _rules(installation, name)
     suspicions = SuspicionBook(boot_time)
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
@@ -81,10 +83,19 @@ async def connection_manager(
         store = opened.logins
         service = ConnectionManagerService(
             store,
-            NetworkMap(rules),
+            NetworkMap(configured),
             max_users_per_network=config.max_users_per_network,
             suspicions=suspicions,
         )
+        shared = SharedAddresses(configured, service.use, store)
+        await stack.enter_async_context(
+            kept_up_to_date(
+                shared,
+                learn_cluster=config.learn_cluster_networks,
+                in_cluster=bool(os.environ.get(_IN_CLUSTER)),
+            )
+        )
+        rules = shared.rules
         service.audit = await stack.enter_async_context(
             audit_trail(config.audit, name, lambda: service.desk.networks)
         )
@@ -98,7 +109,6 @@ async def connection_manager(
             )
         )
         stack.push_async_callback(_cancel, asyncio.create_task(service.watch_stalls()))
-        stack.push_async_callback(_cancel, asyncio.create_task(_follow_addresses(service, rules)))
         http_port = await stack.enter_async_context(http_server(config.http.listen, health))
         bound = await stack.enter_async_context(
             grpc_server(
@@ -154,26 +164,7 @@ def _config(installation: Installation, name: str) -> ConnectionManagerConfig:
 
 def _rules(installation: Installation, name: str) -> AddressRules:
     rules = AddressRules.of_installation(installation, name)
-    return replace(rules, own_addresses=_own_addresses())
-
-
-def _own_addresses() -> frozenset[Address]:
-    try:
-        return own_addresses()
-    except OSError as error:
-        log.warning("own addresses are not known", error=str(error))
-        return frozenset()
-
-
-async def _follow_addresses(service: ConnectionManagerService, rules: AddressRules) -> None:
-    """Keeps the map of networks up with the addresses of this machine."""
-    while True:
-        await asyncio.sleep(_ADDRESSES_EVERY)
-        known = _own_addresses()
-        if known and known != rules.own_addresses:
-            log.info("own addresses changed", addresses=sorted(map(str, known)))
-            rules = replace(rules, own_addresses=known)
-            service.use(NetworkMap(rules))
+    return replace(rules, own_addresses=known_own_addresses())
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
