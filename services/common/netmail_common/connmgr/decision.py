@@ -49,27 +49,28 @@ def decide(
     if not logins:
         reason = Reason.EXPIRED if expired else Reason.NO_LOGIN
         return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
-    by_user = {login.user: login for login in logins}
-    named_count = len(by_user) - (ANONYMOUS in by_user)
-    binding = Binding.STRICT if named_count > max_users else question.binding
+    named = [login for login in logins if login.profile.user != ANONYMOUS]
+    binding = Binding.STRICT if len(named) > max_users else question.binding
     owner: Login | None = None
     refusal: tuple[Reason, str] | None = None
-    if not named_count and binding is not Binding.ANY:
+    if not named and binding is not Binding.ANY:
         # Nobody vouches for a message without senders either.
         refusal = Reason.NO_USER, question.senders[0].address if question.senders else ""
-    for sender in question.senders:
-        sender_owner = _owner_among(sender, by_user)
-        owner = owner or sender_owner
-        if refusal is None and sender_owner is None and binding is not Binding.ANY:
-            refused = _refuse(sender, binding, by_user)
-            refusal = refused and (refused, sender.address)
-    newest = _newest_named(logins)
+    if question.senders:
+        by_user = {login.user: login for login in logins}
+        for sender in question.senders:
+            sender_owner = _owner_among(sender, by_user)
+            owner = owner or sender_owner
+            if refusal is None and sender_owner is None and binding is not Binding.ANY:
+                refused = _refuse(sender, binding, by_user)
+                refusal = refused and (refused, sender.address)
+    newest = _newest(named)
     return SenderDecision(
-        decision=Decision.DENIED if refusal else Decision.ALLOWED,
-        reason=refusal[0] if refusal else Reason.LOGIN,
-        login=owner or (newest[0] if newest else by_user[ANONYMOUS]),
-        users=tuple([login.user for login in newest]),
-        user_count=named_count,
+        Decision.DENIED if refusal else Decision.ALLOWED,
+        refusal[0] if refusal else Reason.LOGIN,
+        login=owner or (newest[0] if newest else logins[0]),
+        users=tuple([login.profile.user for login in newest]),
+        user_count=len(named),
         refused_sender=refusal[1] if refusal else "",
     )
 
@@ -80,12 +81,11 @@ def _why_not(standing: Standing) -> Reason:
     return Reason.SHARED_NETWORK if standing.shared else Reason.NEVER_GRANTS
 
 
-def _newest_named(logins: Sequence[Login]) -> list[Login]:
-    """The newest logins that have a user, newest first, at most MAX_NAMED_USERS."""
-    named = [login for login in logins if login.user != ANONYMOUS]
-    if len(named) < 2:
-        return named
-    return heapq.nlargest(MAX_NAMED_USERS, named, key=lambda one: (one.verified, one.serial))
+def _newest(logins: list[Login]) -> list[Login]:
+    """The newest logins, newest first, at most MAX_NAMED_USERS."""
+    if len(logins) < 2:
+        return logins
+    return heapq.nlargest(MAX_NAMED_USERS, logins, key=lambda one: (one.verified, one.serial))
 
 
 def _owner_among(sender: CheckedSender, by_user: dict[UserKey, Login]) -> Login | None:

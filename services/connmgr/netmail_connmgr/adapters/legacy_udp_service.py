@@ -101,7 +101,8 @@ class LegacyNames:
         """Who is named; empty: nobody, or a name that has no room, which is never cut."""
         user = decision.login.user if decision.login is not None else ANONYMOUS
         name = user.name if user.context == self._default_context else str(user)
-        return name if len(name.encode()) <= MAX_NAME_OCTETS else ""
+        octets = len(name) if name.isascii() else len(name.encode())
+        return name if octets <= MAX_NAME_OCTETS else ""
 
     def _look_up(self, name: str) -> tuple[UserKey, str, Sequence[str], Sequence[str]]:
         """The user, the Messaging Server that has him, his addresses and domains."""

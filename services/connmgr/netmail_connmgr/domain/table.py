@@ -41,7 +41,11 @@ __all__ = ["Found", "LoginTable", "Outcome", "Registered", "TableLimits"]
 _DROP_AT_ONCE = 256
 """Expired logins that one call cleans up; a crowd that ends at once must not stop the rest."""
 _UNPACKED = 4096
-"""Logins that were asked for lately, kept as they are used; a record stands for one login only."""
+"""Logins that were asked for lately, kept as they are used; a record stands for one login only.
+
+As many places that were asked for are kept with their logins, until one of these changes."""
+_FEW = 8
+"""Logins of a place that is kept so."""
 _REMEMBER_EXPIRED = 65_536
 """Places where a login is remembered to have expired, to say so."""
 
@@ -118,6 +122,7 @@ class LoginTable:
         self.marks = RevocationMarks(max_marks=limits.max_logins)
         self.packer = LoginPacker()
         self._unpack = functools.lru_cache(maxsize=_UNPACKED)(self.packer.unpack)
+        self._lately: dict[bytes, tuple[Login, ...]] = {}
         self._records = LoginRecords()
         self._users = Chains()
         self._expired: dict[bytes, float] = {}  # place -> when, oldest first
@@ -152,7 +157,12 @@ class LoginTable:
         """The live logins of a place."""
         self.drop_expired(now)
         logins = self.logins_at(place)
-        live = tuple([login for login in logins if login.expires > now])
+        for login in logins:
+            if login.expires <= now:
+                live = tuple([one for one in logins if one.expires > now])
+                break
+        else:
+            live = logins
         if live:
             return Found(now, live)
         when = self._expired.get(place)
@@ -187,9 +197,16 @@ class LoginTable:
         """
         return self._records.all()
 
-    def logins_at(self, place: bytes) -> list[Login]:
+    def logins_at(self, place: bytes) -> tuple[Login, ...]:
         """Logins of a place, expired ones maybe among them."""
-        return [self._unpack(self._records[slot]) for slot in self._records.at(place)]
+        logins = self._lately.get(place)
+        if logins is None:
+            logins = tuple([self._unpack(self._records[slot]) for slot in self._records.at(place)])
+            if 0 < len(logins) <= _FEW:
+                if len(self._lately) >= _UNPACKED:
+                    del self._lately[next(iter(self._lately))]
+                self._lately[place] = logins
+        return logins
 
     def numbered(self, after: int, user: UserKey | None, network: bytes | None) -> Iterator[int]:
         """Numbers of logins behind a number, growing, each found when it is asked for.
@@ -291,6 +308,7 @@ class LoginTable:
         slot = self._records.add(record)
         self._users.add(_user_index(login.user, key), slot)
         self._expired.pop(login.place, None)
+        self._lately.pop(login.place, None)
         self.changes.changed(record, gone)
 
     def _renew(
@@ -327,6 +345,7 @@ class LoginTable:
     def _replace(self, slot: int, end: int, record: bytes) -> None:
         origin, earlier = origin_of(record, end), origin_of(self._records[slot], end)
         self._records.replace(slot, record)
+        self._lately.pop(place_of(record), None)
         if origin != earlier:
             self.packer.origins.use(origin)
             self.packer.origins.release(earlier)
@@ -334,6 +353,7 @@ class LoginTable:
 
     def _remove(self, slot: int) -> bytes:
         record = self._records.remove(slot)
+        self._lately.pop(place_of(record), None)
         self._users.remove(slot)
         self.packer.origins.release(origin_of(record, key_end(record)))
         return record

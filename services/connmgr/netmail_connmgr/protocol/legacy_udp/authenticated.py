@@ -81,16 +81,21 @@ class _Form:
         self.layout = layout
         word = layout.word
         gap = -33 % word
-        self._request = layout.struct(f"{_PASS_DIGITS}sx{gap}xL{word}s17x{_EVENT_FIELD}s")
+        # The address lies in one half of its field, as Layout.address says; the other is zero.
+        half = f"4s{word - 4}s" if layout.order == "little" else f"{word - 4}s4s"
+        self._address_first = layout.order == "little"
+        self._zeros = bytes(word - 4)
+        self._request = layout.struct(f"{_PASS_DIGITS}sx{gap}xL{half}17x{_EVENT_FIELD}s")
         self._detail_offset = {4: 80, 8: 96}[word]
         self.request_size = {4: 344, 8: 368}[word]
         self._reply = layout.struct(f"L{MAX_COMMENT + 1}s3x260s")
         self.require_auth = layout.struct("i").pack(1)
 
     def parse(self, data: bytes) -> AuthenticatedRequest:
-        password, command, field, event = self._request.unpack_from(data)
-        address = self.layout.address(field)
-        if address is None:
+        password, command, address, rest, event = self._request.unpack_from(data)
+        if not self._address_first:
+            address, rest = rest, address
+        if rest != self._zeros:
             raise Malformed
         return AuthenticatedRequest(
             self.layout,
@@ -106,11 +111,11 @@ class _Form:
 
 
 _FORMS = {layout: _Form(layout) for layout in Layout}
-_COMMAND_FIELDS = {344: (36, 40), 368: (40, 48)}
 _ORDERS = {
-    344: (_FORMS[Layout.ILP32_LITTLE], _FORMS[Layout.ILP32_BIG]),
-    368: (_FORMS[Layout.LP64_LITTLE], _FORMS[Layout.LP64_BIG]),
+    344: (_FORMS[Layout.ILP32_LITTLE], _FORMS[Layout.ILP32_BIG], slice(36, 40)),
+    368: (_FORMS[Layout.LP64_LITTLE], _FORMS[Layout.LP64_BIG], slice(40, 48)),
 }
+"""Both byte orders of a size, and where its command stands."""
 
 REQUEST_SIZES = frozenset(_ORDERS)
 
@@ -125,10 +130,10 @@ def parse(data: bytes) -> AuthenticatedRequest:
     orders = _ORDERS.get(len(data))
     if orders is None:
         raise Malformed
-    start, end = _COMMAND_FIELDS[len(data)]
-    command = data[start:end]
+    little, big, field = orders
+    command = data[field]
     # Comparing as big-endian numbers is comparing octets.
-    return orders[command < command[::-1]].parse(data)
+    return (big if command < command[::-1] else little).parse(data)
 
 
 def reply(layout: Layout, result: Result, comment: str = "", detail: bytes = b"") -> bytes:

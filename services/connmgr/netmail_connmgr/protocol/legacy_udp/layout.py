@@ -10,6 +10,8 @@ __all__ = ["Layout"]
 class Layout(Enum):
     """Size of C's unsigned long in octets, and byte order, of one client."""
 
+    __hash__ = object.__hash__  # as quick as any object's; Enum's own is Python code
+
     ILP32_LITTLE = (4, "little")
     ILP32_BIG = (4, "big")
     LP64_LITTLE = (8, "little")
