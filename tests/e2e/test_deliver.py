@@ -113,11 +113,11 @@ class Site:
     async def start(self) -> None:
         """Starts the deliver agent of mail1."""
         own = self.installation.messaging_server("mail1")
-        deliverer, pool = build(self.installation, own, self.channels[Role.DELIVER])
+        sender = build(self.installation, own, self.channels[Role.DELIVER])
 
         async def run() -> None:
-            await deliverer.run(self.draining)
-            await pool.close()
+            await sender.deliverer.run(self.draining)
+            await sender.pool.close()
 
         self.worker = asyncio.create_task(run())
 
@@ -442,7 +442,8 @@ async def test_a_delivery_is_cut_short_before_its_lease_ends(
         site(certificates, tmp_path, host, started=False) as here,
     ):
         own = here.installation.messaging_server("mail1")
-        deliverer, pool = build(here.installation, own, here.channels[Role.DELIVER])
+        sender = build(here.installation, own, here.channels[Role.DELIVER])
+        deliverer, pool = sender.deliverer, sender.pool
         deliverer._queue._lease_seconds = 2
         deliverer._limits = replace(deliverer._limits, lease_margin=1, drain=1)
         here.worker = asyncio.create_task(deliverer.run(here.draining))

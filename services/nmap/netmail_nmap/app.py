@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from netmail.nmap.v1 import (
@@ -13,12 +14,15 @@ from netmail.nmap.v1 import (
     mailbox_pb2_grpc,
     queue_pb2_grpc,
 )
+from netmail_common.command_line import AgentArguments
 from netmail_common.config import (
     ConfigError,
+    FixedKeys,
     Installation,
     MessagingServerConfig,
     NmapConfig,
 )
+from netmail_common.config_reload import Take, following_config
 from netmail_common.grpc_security import agent_identity
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
@@ -43,7 +47,7 @@ from netmail_nmap.adapters.grpc_directory import DirectoryService
 from netmail_nmap.adapters.grpc_mailbox import MailboxService
 from netmail_nmap.adapters.grpc_queue import QueueService
 from netmail_nmap.adapters.hashing import PasswordHasher
-from netmail_nmap.adapters.htpasswd import PasswordFileSource
+from netmail_nmap.adapters.password_files import PasswordFiles
 from netmail_nmap.adapters.postgresql import Place, open_postgresql
 from netmail_nmap.adapters.revocations import revocation_sender
 from netmail_nmap.adapters.sql import Store, database_path, open_store
@@ -76,12 +80,14 @@ class Running:
         http_port: of health and metrics; None when off.
         directory: its users, for a look inside.
         store: its storage, likewise.
+        use: goes on with another configuration.
     """
 
     ports: tuple[int, ...]
     http_port: int | None
     directory: UserDirectory
     store: Store
+    use: Take
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +101,9 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(_store(installation, config))
-        directory = await _directory(installation, config, store, stack)
+        files = PasswordFiles()
+        stack.push_async_callback(files.close)
+        directory = await _directory(installation, config, store, files)
         sender = await stack.enter_async_context(
             revocation_sender(directory.store, installation, server, identity)
         )
@@ -108,17 +116,18 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
         uses = DeviceUses(directory.store)
         for work in (uses.run(), _end_old_devices(directory)):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
+        authenticator = Authenticator(
+            installation,
+            directory,
+            hasher,
+            VerifiedPasswords(config.nmap.argon2.cache, time.monotonic),
+            await directory.store.secret("scram"),
+            DevicePasswords(device_key, uses),
+        )
         directory_service = DirectoryService(
             config,
             directory,
-            Authenticator(
-                installation,
-                directory,
-                hasher,
-                VerifiedPasswords(config.nmap.argon2.cache, time.monotonic),
-                await directory.store.secret("scram"),
-                DevicePasswords(device_key, uses),
-            ),
+            authenticator,
             administration,
             DeviceAdministration(administration, device_key),
         )
@@ -159,15 +168,63 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
         stack.callback(queue_service.drain)
         health.set_ready(True)
         log.info("serving", listen=config.nmap.listen, messaging_server=server)
-        yield Running(bound.ports, http_port, directory, store)
+        live = _Live(
+            server=server,
+            store=store,
+            files=files,
+            directory=directory,
+            administration=administration,
+            authenticator=authenticator,
+            directory_service=directory_service,
+            mailbox_service=mailbox_service,
+            queue_service=queue_service,
+        )
+        yield Running(bound.ports, http_port, directory, store, live.use)
 
 
-async def run(installation: Installation, server: str, lifecycle: Lifecycle) -> None:
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """The parts of an NMAP agent that a configuration says something to."""
+
+    server: str
+    store: Store
+    files: PasswordFiles
+    directory: UserDirectory
+    administration: UserAdministration
+    authenticator: Authenticator
+    directory_service: DirectoryService
+    mailbox_service: MailboxService
+    queue_service: QueueService
+
+    async def use(self, installation: Installation) -> None:
+        """Goes on with another configuration.
+
+        Raises: ConfigError, nothing has changed then, unless it says that a user cannot be made;
+        StoreUnavailable.
+        """
+        config = _config(installation, self.server)
+        settings, paths = _settings(installation, config), _password_files(config)
+        sources = await self.files.load(paths)
+        self.directory.use(settings, sources, config.nmap.default_quota)
+        self.authenticator.use(installation)
+        self.directory_service.use(config)
+        self.mailbox_service.limit(config.nmap.max_message_size)
+        self.queue_service.limit(config.nmap.max_message_size)
+        self.store.queue.use(_queue_settings(config))
+        await self.files.follow(sources, paths, self.directory.take_in_file)
+        await _create_initial_users(config, self.administration)
+
+
+async def run(arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle) -> None:
     """Serves until the drain.
 
     Raises: ConfigError.
     """
-    async with nmap_agent(installation, server):
+    fixed = FixedKeys.of_nmap_agent(installation, arguments.name)
+    async with (
+        nmap_agent(installation, arguments.name) as running,
+        following_config(arguments, installation, fixed, running.use),
+    ):
         lifecycle.announce_ready()
         await lifecycle.wait_for_drain()
 
@@ -193,9 +250,7 @@ def _opened(
     installation: Installation, config: MessagingServerConfig
 ) -> contextlib.AbstractAsyncContextManager[Store]:
     url, store = installation.store_url(config.name), config.nmap.store
-    settings = QueueSettings(
-        schedule=RetrySchedule.from_config(config.nmap.queue), host_name=config.host_name
-    )
+    settings = _queue_settings(config)
     if not store.shared:
         return open_store(url, settings=settings, readers=store.readers)
     return open_postgresql(
@@ -207,42 +262,51 @@ def _opened(
     )
 
 
+def _queue_settings(config: MessagingServerConfig) -> QueueSettings:
+    return QueueSettings(
+        schedule=RetrySchedule.from_config(config.nmap.queue), host_name=config.host_name
+    )
+
+
 async def _directory(
     installation: Installation,
     config: MessagingServerConfig,
     store: Store,
-    stack: contextlib.AsyncExitStack,
+    files: PasswordFiles,
 ) -> UserDirectory:
-    files = {
-        context.name: PasswordFileSource(context.name, context.file)
-        for context in config.contexts
-        if context.file is not None
-    }
+    paths = _password_files(config)
+    sources = await files.load(paths)
     directory = UserDirectory(
-        DirectorySettings(
-            server=config.name,
-            contexts=tuple(context.name for context in config.contexts),
-            domains=tuple(config.domains),
-            catch_all=_own_address(config, "catch_all", config.nmap.catch_all),
-            postmaster=_own_address(config, "postmaster", config.nmap.postmaster),
-            separator=config.nmap.subaddress_separator,
-            other_domains=frozenset(
-                domain
-                for other in installation.messaging_servers
-                if other.name != config.name
-                for domain in other.domains
-            ),
-        ),
+        _settings(installation, config),
         SqlDirectoryStore(store.core),
-        files,
+        sources,
         config.nmap.default_quota,
     )
-    for source in files.values():
-        await source.load()
-        await directory.take_in_file(source)
-        watcher = asyncio.create_task(source.watch(directory.take_in_file))
-        stack.push_async_callback(_cancel, watcher)
+    await files.follow(sources, paths, directory.take_in_file)
     return directory
+
+
+def _settings(installation: Installation, config: MessagingServerConfig) -> DirectorySettings:
+    """Raises: ConfigError."""
+    return DirectorySettings(
+        server=config.name,
+        contexts=tuple(context.name for context in config.contexts),
+        domains=tuple(config.domains),
+        catch_all=_own_address(config, "catch_all", config.nmap.catch_all),
+        postmaster=_own_address(config, "postmaster", config.nmap.postmaster),
+        separator=config.nmap.subaddress_separator,
+        other_domains=frozenset(
+            domain
+            for other in installation.messaging_servers
+            if other.name != config.name
+            for domain in other.domains
+        ),
+    )
+
+
+def _password_files(config: MessagingServerConfig) -> dict[str, Path]:
+    """Of the contexts that have one."""
+    return {context.name: context.file for context in config.contexts if context.file is not None}
 
 
 def _own_address(config: MessagingServerConfig, key: str, text: str | None) -> MailAddress | None:

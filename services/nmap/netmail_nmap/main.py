@@ -12,7 +12,7 @@ from netmail_nmap.app import run
 async def _main(
     arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle
 ) -> None:
-    await run(installation, arguments.name, lifecycle)
+    await run(arguments, installation, lifecycle)
 
 
 def main() -> None:

@@ -20,6 +20,12 @@ ANY = "*"
 
 _EVERYBODY: tuple[Key, ...] = (("installation",), ("state_dir",), ("log",), ("grpc",))
 
+_OTHER_AGENTS: tuple[Key, ...] = (
+    ("messaging_servers", ANY, "standalone"),
+    ("messaging_servers", ANY, "nmap", "listen"),
+    ("messaging_servers", ANY, "nmap", "address"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class FixedKeys:
@@ -57,13 +63,24 @@ class FixedKeys:
             (
                 *_EVERYBODY,
                 *(("messaging_servers", server, section) for section in own),
-                ("messaging_servers", ANY, "nmap", "listen"),
-                ("messaging_servers", ANY, "nmap", "address"),
+                *_OTHER_AGENTS,
                 *(
                     ("connection_managers", manager, section)
                     for section in ("listen", "address", "ipv6_prefix", "nat64_prefixes")
                     if manager is not None
                 ),
+            )
+        )
+
+    @classmethod
+    def of_nmap_agent(cls, installation: Installation, server: str) -> "FixedKeys":
+        """Those of an NMAP agent, which tells every Connection Manager of users that are gone."""
+        return cls(
+            (
+                *cls.of_agent(installation, server, "nmap").keys,
+                ("messaging_servers", ANY, "connection_manager"),
+                ("connection_managers", ANY, "listen"),
+                ("connection_managers", ANY, "address"),
             )
         )
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from netmail_common.config._base import (
+    RELOADED,
     Address,
     AddressRange,
     Domain,
@@ -261,11 +262,12 @@ class ConnectionManagerConfig(AgentConfig):
     store: Literal["memory", "valkey"] = "memory"
     """memory: one process owns the table. valkey: replicas share it."""
     valkey: ValkeyConfig | None = None
-    login_lifetime: Annotated[Duration, Field(ge=300, le=86400)] = 900
-    """How long a login vouches for its address, seconds, 5 to 1440 minutes."""
+    login_lifetime: Annotated[Duration, Field(ge=300, le=86400), RELOADED] = 900
+    """How long a login vouches for its address, seconds, 5 to 1440 minutes. Logins and renewals from
+    then on follow a change."""
     max_networks_per_user: Annotated[int, Field(ge=1, le=4096)] = 64
     """The oldest login goes when a user logs in from one more network."""
-    max_users_per_network: Annotated[int, Field(ge=1, le=4096)] = 8
+    max_users_per_network: Annotated[int, Field(ge=1, le=4096), RELOADED] = 8
     """With more users than this a network's sender binding becomes strict."""
     max_logins: Annotated[int, Field(ge=1)] = 2_000_000
     """The table's bound; beyond it new logins are refused (REGISTER_OUTCOME_TABLE_FULL) until
@@ -274,12 +276,12 @@ class ConnectionManagerConfig(AgentConfig):
     """IPv6 clients are known by this prefix."""
     nat64_prefixes: list[NetworkRange] = []
     """NAT64 prefixes (RFC 6052) besides 64:ff9b::/96 and 64:ff9b:1::/48."""
-    shared_networks: list[NetworkRange] = []
+    shared_networks: Annotated[list[NetworkRange], RELOADED] = []
     """Networks that never grant, besides loopback, link-local, 100.64.0.0/10, the listeners'
     proxies and the Connection Manager's own addresses."""
-    granting_networks: list[NetworkRange] = []
+    granting_networks: Annotated[list[NetworkRange], RELOADED] = []
     """Private ranges that may grant where private ranges are shared."""
-    private_ranges_shared: bool = False
+    private_ranges_shared: Annotated[bool, RELOADED] = False
     """RFC 1918 and ULA ranges never grant unless in granting_networks. On Kubernetes always."""
     learn_cluster_networks: bool = False
     """Learn from the Kubernetes API which addresses nodes, pods and Services have: they never
@@ -288,23 +290,23 @@ class ConnectionManagerConfig(AgentConfig):
     loopback_grants: bool = False
     """Loopback addresses may grant. Only for a demonstration: refused with any listener that is
     not on loopback."""
-    lists: ListsConfig = ListsConfig()
-    dnsbl: DnsblConfig = DnsblConfig()
-    reverse_dns: ReverseDnsConfig = ReverseDnsConfig()
-    dns_servers: list[Address] = []
+    lists: Annotated[ListsConfig, RELOADED] = ListsConfig()
+    dnsbl: Annotated[DnsblConfig, RELOADED] = DnsblConfig()
+    reverse_dns: Annotated[ReverseDnsConfig, RELOADED] = ReverseDnsConfig()
+    dns_servers: Annotated[list[Address], RELOADED] = []
     """Resolvers to ask instead of the system's: IP addresses with their port."""
-    guessing: GuessingConfig = GuessingConfig()
-    rates: RatesConfig = RatesConfig()
+    guessing: Annotated[GuessingConfig, RELOADED] = GuessingConfig()
+    rates: Annotated[RatesConfig, RELOADED] = RatesConfig()
     audit: AuditConfig = AuditConfig()
     front_end_workers: Annotated[int, Field(ge=0, le=64)] = 0
     """Processes that serve the front ends below beside the one that owns the table; 0: that one
     serves them itself."""
-    address_map: AddressMapConfig = AddressMapConfig()
-    legacy_udp: LegacyUdpConfig = LegacyUdpConfig()
-    postfix_policy: PostfixPolicyConfig = PostfixPolicyConfig()
-    dovecot_policy: DovecotPolicyConfig = DovecotPolicyConfig()
-    whoson: WhosonConfig = WhosonConfig()
-    dns_list: DnsListConfig = DnsListConfig()
+    address_map: Annotated[AddressMapConfig, RELOADED] = AddressMapConfig()
+    legacy_udp: Annotated[LegacyUdpConfig, RELOADED] = LegacyUdpConfig()
+    postfix_policy: Annotated[PostfixPolicyConfig, RELOADED] = PostfixPolicyConfig()
+    dovecot_policy: Annotated[DovecotPolicyConfig, RELOADED] = DovecotPolicyConfig()
+    whoson: Annotated[WhosonConfig, RELOADED] = WhosonConfig()
+    dns_list: Annotated[DnsListConfig, RELOADED] = DnsListConfig()
 
     @field_validator("nat64_prefixes")
     @classmethod

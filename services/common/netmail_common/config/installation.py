@@ -117,20 +117,28 @@ class MessagingServerConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     host_name: Domain
-    domains: list[Domain] = Field(min_length=1)
-    contexts: list[ContextConfig] = Field(min_length=1)
+    domains: Annotated[list[Domain], Field(min_length=1), RELOADED]
+    """The first is the primary. Users get an address in each domain that is there when they are
+    made."""
+    contexts: Annotated[list[ContextConfig], Field(min_length=1), RELOADED]
     standalone: bool = False
     """True: only its own contexts are known. False: those of every Messaging Server, own first."""
     connection_manager: str | None = None
     """Name of the Connection Manager that remembers its logins."""
     tls: TlsConfig = TlsConfig()
-    ube_relaying: UbeRelayingConfig = UbeRelayingConfig()
-    sender_binding: SenderBindingConfig = SenderBindingConfig()
-    x_auth_ok: XAuthOkConfig = XAuthOkConfig()
+    ube_relaying: Annotated[UbeRelayingConfig, RELOADED] = UbeRelayingConfig()
+    sender_binding: Annotated[SenderBindingConfig, RELOADED] = SenderBindingConfig()
+    x_auth_ok: Annotated[XAuthOkConfig, RELOADED] = XAuthOkConfig()
     nmap: NmapConfig
     smtp: SmtpConfig = SmtpConfig()
     deliver: DeliverConfig = DeliverConfig()
     pop_imap: PopImapConfig = PopImapConfig()
+
+    @model_validator(mode="after")
+    def _listeners_have_names(self) -> "MessagingServerConfig":
+        _unique("smtp listener", (one.name for one in self.smtp.listeners))
+        _unique("pop_imap listener", (one.name for one in self.pop_imap.listeners))
+        return self
 
     @model_validator(mode="after")
     def _smtp_after_pop_needs_connmgr(self) -> "MessagingServerConfig":

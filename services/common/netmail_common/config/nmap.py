@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from netmail_common.config._base import Duration, Octets, Section
+from netmail_common.config._base import RELOADED, Duration, Octets, Section
 from netmail_common.config.common import AgentConfig
 
 
@@ -115,14 +115,14 @@ class NmapConfig(AgentConfig):
 
     store: StoreConfig = StoreConfig()
     argon2: Argon2Config = Argon2Config()
-    queue: QueueConfig = QueueConfig()
-    default_quota: Octets = 0
+    queue: Annotated[QueueConfig, RELOADED] = QueueConfig()
+    default_quota: Annotated[Octets, RELOADED] = 0
     """Octets per user; 0: unlimited."""
-    max_message_size: Octets = 64 * 1024 * 1024
-    catch_all: str | None = None
+    max_message_size: Annotated[Octets, RELOADED] = 64 * 1024 * 1024
+    catch_all: Annotated[str | None, RELOADED] = None
     """Mail address of a user who gets mail to unknown local parts."""
-    postmaster: str | None = None
+    postmaster: Annotated[str | None, RELOADED] = None
     """Mail address of the user who gets mail to postmaster and abuse; default: the first user."""
-    subaddress_separator: Annotated[str, Field(max_length=1)] = "+"
+    subaddress_separator: Annotated[str, Field(max_length=1), RELOADED] = "+"
     """Empty: no subaddresses."""
     drain_timeout: Annotated[Duration, Field(ge=1)] = 30

@@ -145,7 +145,7 @@ class DeliverConfig(Section):
     """The sending side: `smtp deliver`."""
 
     http: HttpConfig = HttpConfig()
-    routes: list[RouteConfig] = []
+    routes: Annotated[list[RouteConfig], RELOADED] = []
     helo_name: Domain | None = None
     """Default: the Messaging Server's host_name."""
     dns_servers: list[Address] = []

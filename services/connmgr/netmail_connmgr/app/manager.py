@@ -12,7 +12,13 @@ from netmail.connmgr.v1.connmgr_pb2_grpc import (
     add_ConnectionManagerServiceServicer_to_server as _add_to_server,
 )
 from netmail_common.command_line import AgentArguments
-from netmail_common.config import ConfigError, ConnectionManagerConfig, Installation
+from netmail_common.config import (
+    ConfigError,
+    ConnectionManagerConfig,
+    FixedKeys,
+    Installation,
+)
+from netmail_common.config_reload import Take, following_config
 from netmail_common.grpc_security import agent_identity
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
@@ -28,7 +34,8 @@ from netmail_connmgr.adapters.memory_store import boot_time
 from netmail_connmgr.app.abuse import abuse_protection
 from netmail_connmgr.app.addresses import SharedAddresses, kept_up_to_date, known_own_addresses
 from netmail_connmgr.app.connections import connection_rules
-from netmail_connmgr.app.front_ends import front_ends, prepare
+from netmail_connmgr.app.front_ends import FrontEnds, front_ends, prepare
+from netmail_connmgr.app.live import LiveManager
 from netmail_connmgr.app.stores import open_store
 from netmail_connmgr.app.workers import (
     owner_target,
@@ -55,11 +62,13 @@ class Running:
         ports: of its gRPC server, one for each address that it listens on.
         http_port: of health and metrics; None when off.
         front_end_ports: of the front ends in this process, by name.
+        use: goes on with another configuration.
     """
 
     ports: tuple[int, ...]
     http_port: int | None
     front_end_ports: Mapping[str, Sequence[int]]
+    use: Take
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +112,7 @@ async def connection_manager(
             connection_rules(config, rules, store, service.desk)
         )
         checker = connections.checker
-        await stack.enter_async_context(
+        abuse = await stack.enter_async_context(
             abuse_protection(
                 installation, config, service, checker, store, suspicions, opened.valkey
             )
@@ -125,7 +134,7 @@ async def connection_manager(
         )
         stack.callback(service.drain)
         setup = FrontEndSetup(installation, name, rules, service.desk)
-        front_end_ports: Mapping[str, Sequence[int]] = {}
+        served: FrontEnds | None = None
         if config.front_end_workers and command:
             prepare(setup)  # says what is wrong before any worker is started
             owner = owner_target(config.listen[0], bound.ports[0])
@@ -133,10 +142,11 @@ async def connection_manager(
                 worker_processes(config.front_end_workers, command, owner)
             )
         else:
-            front_end_ports = (await stack.enter_async_context(front_ends(setup))).ports
+            served = await stack.enter_async_context(front_ends(setup))
         health.set_ready(True)
         log.info("serving", listen=config.listen, table=store.instance_id)
-        yield Running(bound.ports, http_port, front_end_ports)
+        live = LiveManager(name, service, shared, connections, abuse, served)
+        yield Running(bound.ports, http_port, served.ports if served is not None else {}, live.use)
 
 
 async def run(arguments: AgentArguments, installation: Installation, lifecycle: Lifecycle) -> None:
@@ -145,9 +155,13 @@ async def run(arguments: AgentArguments, installation: Installation, lifecycle: 
     Raises: ConfigError; OSError.
     """
     if arguments.worker is not None:
-        await run_worker(installation, arguments.name, arguments.worker, lifecycle)
+        await run_worker(arguments, installation, arguments.worker, lifecycle)
         return
-    async with connection_manager(installation, arguments.name, worker_command(arguments)):
+    fixed = FixedKeys.of_connection_manager(arguments.name)
+    async with (
+        connection_manager(installation, arguments.name, worker_command(arguments)) as running,
+        following_config(arguments, installation, fixed, running.use),
+    ):
         # What is here now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

@@ -7,8 +7,9 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 
 from netmail_common.command_line import AgentArguments
-from netmail_common.config import ConfigError, Installation
+from netmail_common.config import ConfigError, FixedKeys, Installation
 from netmail_common.config._base import HostPort, parse_host_port
+from netmail_common.config_reload import following_config
 from netmail_common.grpc_client import Channel
 from netmail_common.grpc_security import agent_identity
 from netmail_common.http_server import Health, http_server
@@ -76,12 +77,13 @@ async def worker_processes(count: int, command: Sequence[str], owner: str) -> As
 
 
 async def run_worker(
-    installation: Installation, name: str, worker: int, lifecycle: Lifecycle
+    arguments: AgentArguments, installation: Installation, worker: int, lifecycle: Lifecycle
 ) -> None:
     """Serves the front ends until the drain.
 
     Raises: ConfigError, OSError.
     """
+    name = arguments.name
     try:
         config = installation.connection_manager(name)
     except KeyError:
@@ -94,7 +96,11 @@ async def run_worker(
     )
     health = Health()
     desk = RemoteDesk(channel)
-    rules = AddressRules.of_installation(installation, name)
+
+    def setup(installation: Installation) -> FrontEndSetup:
+        rules = AddressRules.of_installation(installation, name)
+        return FrontEndSetup(installation, name, rules, desk, worker)
+
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(channel.close)
         watching = asyncio.create_task(desk.watch_stalls())
@@ -103,9 +109,13 @@ async def run_worker(
         await stack.enter_async_context(
             http_server(config.http.listen, health, port_offset=worker + 1)
         )
-        await stack.enter_async_context(
-            front_ends(FrontEndSetup(installation, name, rules, desk, worker))
-        )
+        served = await stack.enter_async_context(front_ends(setup(installation)))
+
+        async def use(installation: Installation) -> None:
+            await served.use(setup(installation))
+
+        fixed = FixedKeys.of_connection_manager(name)
+        await stack.enter_async_context(following_config(arguments, installation, fixed, use))
         health.set_ready(True)
         lifecycle.announce_ready()
         await lifecycle.wait_for_drain()

@@ -109,6 +109,10 @@ class Authenticator:
         # Of a password that nobody has: verifying against it takes as long as against a real one.
         self._nobodys_hash = make_credentials(scram_secret.hex(), hasher.parameters).password_hash
 
+    def use(self, installation: Installation) -> None:
+        """Goes on with another configuration."""
+        self._installation = installation
+
     async def verify_password(self, username: str, password: str, asker: Asker) -> AuthAnswer:
         """One step: PLAIN, LOGIN, USER and PASS."""
         answer = await self._guarded(lambda: self._verify_password(username, password, asker))

@@ -66,10 +66,23 @@ class UserDirectory:
         self.store = store
         self.files = files
         self.default_quota = default_quota
+        self._generation = 0
         self._logins: VersionedCache[UserRecord] = VersionedCache(self._version)
         self._resolved: VersionedCache[ResolvedAddress] = VersionedCache(self._version)
         self._expanded: VersionedCache[Expansion] = VersionedCache(self._version)
         self._expanded_handed_over: VersionedCache[Expansion] = VersionedCache(self._version)
+
+    def use(
+        self,
+        settings: DirectorySettings,
+        files: Mapping[str, PasswordFileSource],
+        default_quota: int,
+    ) -> None:
+        """Goes on with other settings; what was read with the old ones is forgotten."""
+        self.settings = settings
+        self.files = files
+        self.default_quota = default_quota
+        self._generation += 1
 
     def lookup(self, stored: UserLookup) -> FileAwareLookup:
         """Users of the storage and of the files as one."""
@@ -286,9 +299,9 @@ class UserDirectory:
 
     def _version(self) -> Hashable | None:
         stored = self.store.version
-        if stored is None or not self.files:
-            return stored
-        return stored, *(source.version for source in self.files.values())
+        if stored is None:
+            return None
+        return stored, self._generation, *(source.version for source in self.files.values())
 
     def _file_contents(self) -> dict[str, PasswordFile]:
         return {context: source.current for context, source in self.files.items()}

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Sequence
 
 from netmail.nmap.v1 import directory_pb2
 from netmail_common.logging import get_logger
@@ -46,7 +46,7 @@ class AuthenticateSession:
         authenticator: verifies.
         write: sends a response.
         user_message: what a response says about a user.
-        domains: of the Messaging Server that holds the users.
+        domains: gives those of the Messaging Server that holds the users.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class AuthenticateSession:
         authenticator: Authenticator,
         write: Callable[[Response], Awaitable[None]],
         user_message: Callable[[UserRecord], directory_pb2.User],
-        domains: tuple[str, ...],
+        domains: Callable[[], Sequence[str]],
     ) -> None:
         self._authenticator = authenticator
         self._write = write
@@ -169,7 +169,7 @@ class AuthenticateSession:
         )
         if answer.user is not None and answer.outcome is AuthOutcome.OK:
             response.user.CopyFrom(self._user_message(answer.user))
-            response.domains.extend(self._domains)
+            response.domains.extend(self._domains())
         elif answer.user is not None:
             response.user.name, response.user.context = answer.user.name, answer.user.context
         async with self._write_lock:

@@ -47,6 +47,10 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
         self._devices = devices
         self._stop = asyncio.Event()
 
+    def use(self, config: MessagingServerConfig) -> None:
+        """Goes on with another configuration of the same Messaging Server."""
+        self._config = config
+
     def drain(self) -> None:
         """Ends the Authenticate streams when what was begun on them is answered."""
         self._stop.set()
@@ -56,7 +60,7 @@ class DirectoryService(directory_pb2_grpc.DirectoryServiceServicer):
     ) -> None:
         """Carries many exchanges at once."""
         session = AuthenticateSession(
-            self._authenticator, context.write, _user, self._directory.settings.domains
+            self._authenticator, context.write, _user, lambda: self._directory.settings.domains
         )
         await session.run(request_iterator, self._stop)
 

@@ -59,6 +59,10 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
         self._max_message_size = max_message_size
         self._stop = asyncio.Event()
 
+    def limit(self, max_message_size: int) -> None:
+        """Takes messages of so many octets from now on."""
+        self._max_message_size = max_message_size
+
     def drain(self) -> None:
         """Ends the streams that would not end by themselves: watches, locks, maildrops."""
         self._stop.set()

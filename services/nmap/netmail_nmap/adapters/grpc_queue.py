@@ -111,6 +111,10 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
         self._max_message_size = max_message_size
         self._stop = asyncio.Event()
 
+    def limit(self, max_message_size: int) -> None:
+        """Takes messages of so many octets from now on."""
+        self._max_message_size = max_message_size
+
     def drain(self) -> None:
         """Leases that wait are answered with nothing; streams end when what came is answered."""
         self._stop.set()

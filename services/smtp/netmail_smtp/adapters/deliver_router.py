@@ -52,6 +52,10 @@ class Router:
         self._ipv6 = ipv6
         self._shuffle = shuffle
 
+    def use(self, routes: RouteTable) -> None:
+        """Goes on with other routes; mail that is under way keeps its own."""
+        self._routes = routes
+
     async def targets(self, domain: str) -> list[Target] | DeliveryFailure:
         """Where to try DOMAIN (A-labels or an address literal); never an empty list."""
         route = self._routes.find(domain)

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from netmail_common.config import DeliverConfig, RouteConfig
@@ -54,12 +54,17 @@ class SessionOpener:
         """
         self._timeouts = Timeouts(config.connect_timeout, config.command_timeout)
         self._verify = config.tls_verify
-        self._routes: Mapping[str, RouteConfig] = {route.domain: route for route in config.routes}
+        self._routes: Mapping[str, RouteConfig] = {}
+        self.use(config.routes)
         self._helo_name = helo_name
         self._own_names = own_names
         self._clock = clock
         self._plain_until: dict[tuple[str, int], float] = {}
         self._contexts: dict[tuple[bool, Path | None], ssl.SSLContext] = {}
+
+    def use(self, routes: Sequence[RouteConfig]) -> None:
+        """Opens sessions by other routes from now on."""
+        self._routes = {route.domain: route for route in routes}
 
     async def open(self, target: Target) -> SmtpConnection:
         """Opens a session with TARGET.

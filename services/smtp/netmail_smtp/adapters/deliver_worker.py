@@ -86,6 +86,10 @@ class Deliverer:
         self.queue_answers = True
         """The last call to the queue was answered."""
 
+    def use(self, holders: Mapping[str, str]) -> None:
+        """Hands over mail for these domains from now on."""
+        self._holders = holders
+
     async def run(self, draining: asyncio.Event) -> None:
         """Delivers until DRAINING is set and what is under way is finished or given back."""
         leasing = asyncio.create_task(self._lease_on(draining))

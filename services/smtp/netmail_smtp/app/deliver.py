@@ -3,9 +3,17 @@
 import os
 import socket
 import time
+from dataclasses import dataclass
 
 from netmail_common.command_line import AgentArguments
-from netmail_common.config import ConfigError, DeliverConfig, Installation, MessagingServerConfig
+from netmail_common.config import (
+    ConfigError,
+    DeliverConfig,
+    FixedKeys,
+    Installation,
+    MessagingServerConfig,
+)
+from netmail_common.config_reload import following_config
 from netmail_common.grpc_security import agent_identity
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
@@ -40,21 +48,47 @@ async def deliver(
     health = Health()
     try:
         async with http_server(own.deliver.http.listen, health):
-            deliverer, pool = build(installation, own, channels)
-            health.add_check("queue", lambda: deliverer.queue_answers)
+            sender = build(installation, own, channels)
+            health.add_check("queue", lambda: sender.deliverer.queue_answers)
             health.set_ready(True)
             lifecycle.announce_ready()
             log.info("delivering", messaging_server=own.name, queue=own.nmap.target)
-            await deliverer.run(lifecycle.draining)
+            fixed = FixedKeys.of_agent(installation, own.name, "deliver")
+            async with following_config(arguments, installation, fixed, sender.use):
+                await sender.deliverer.run(lifecycle.draining)
             health.set_ready(False)
-            await pool.close()
+            await sender.pool.close()
     finally:
         await channels.close()
 
 
-def build(
-    installation: Installation, own: MessagingServerConfig, channels: NmapChannels
-) -> tuple[Deliverer, ConnectionPool]:
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The parts of `smtp deliver`.
+
+    Attributes:
+        name: of the Messaging Server.
+        deliverer: works off the queue.
+        pool: of sessions with next hops.
+        opener: of such sessions.
+        router: finds next hops.
+    """
+
+    name: str
+    deliverer: Deliverer
+    pool: ConnectionPool
+    opener: SessionOpener
+    router: Router
+
+    async def use(self, installation: Installation) -> None:
+        """Goes on with other domains and routes; deliveries that are under way keep theirs."""
+        own = installation.messaging_server(self.name)
+        self.opener.use(own.deliver.routes)
+        self.router.use(RouteTable(own.deliver.routes))
+        self.deliverer.use(_holders(installation, self.name))
+
+
+def build(installation: Installation, own: MessagingServerConfig, channels: NmapChannels) -> Sender:
     """Puts the parts together for one Messaging Server.
 
     Raises: ConfigError.
@@ -92,7 +126,7 @@ def build(
         queue,
         SmtpTransport(router, pool, host_health),
         HandOver(clients, {server.name: server.host_name for server in reachable}),
-        holders={domain: server.name for server in reachable for domain in server.domains},
+        holders=_holders(installation, own.name),
         limits=Limits(
             items=config.concurrency,
             per_destination=config.concurrency_per_destination,
@@ -100,7 +134,13 @@ def build(
             lease_margin=min(30.0, config.lease / 10),
         ),
     )
-    return deliverer, pool
+    return Sender(own.name, deliverer, pool, opener, router)
+
+
+def _holders(installation: Installation, name: str) -> dict[str, str]:
+    """The Messaging Server of each domain that NAME reaches."""
+    reachable = installation.reachable_servers(name)
+    return {domain: server.name for server in reachable for domain in server.domains}
 
 
 def _resolver(config: DeliverConfig) -> Resolver:
@@ -110,4 +150,4 @@ def _resolver(config: DeliverConfig) -> Resolver:
         raise ConfigError(f"deliver.dns_servers: {error}") from error
 
 
-__all__ = ["build", "deliver"]
+__all__ = ["Sender", "build", "deliver"]

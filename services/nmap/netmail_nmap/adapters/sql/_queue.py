@@ -43,6 +43,10 @@ class SqlQueueStore:
         self._leaser = Leaser(core)
         self._grown = asyncio.Event()
 
+    def use(self, settings: QueueSettings) -> None:
+        """Goes on with other settings; what waits keeps the time that it was given."""
+        self._settings = settings
+
     def wake(self) -> None:
         """The queue grew: those who wait for a lease look again."""
         self._grown.set()
