@@ -111,7 +111,9 @@ def test_no_agent_sees_the_key_of_the_ca_or_the_api(rendered: Rendered) -> None:
             volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume
         ]
         assert not {"netmail-ca", "netmail-cert-manager-ca"} & set(secrets), name
-        if "certificates" not in name:
+        # Only those ask it that learn from it or look at objects.
+        asks = {"netmail-connmgr", "netmail-cli"} & set(name.split())
+        if "certificates" not in name and not asks:
             assert spec["automountServiceAccountToken"] is False, name
 
 
@@ -244,3 +246,42 @@ def test_what_would_open_the_relay_is_refused_in_words(values: dict[str, Any], w
 )
 def test_what_keeps_the_address_or_needs_none_is_installed(values: dict[str, Any]) -> None:
     assert render({**DOMAIN, **values}).of_kind("Service")
+
+
+def test_who_asks_the_api_may_read_what_it_must_and_can_be_stopped() -> None:
+    read = {"list", "watch"}
+    for rendered, count in (
+        (render(DOMAIN), 2),
+        (
+            render(
+                {
+                    **DOMAIN,
+                    "connmgr": {"clusterNetworks": {"enabled": False}},
+                    "cli": {"doctor": False},
+                }
+            ),
+            0,
+        ),
+    ):
+        roles = [
+            one
+            for kind in ("Role", "ClusterRole")
+            for one in rendered.of_kind(kind)
+            if "certificates" not in one["metadata"]["name"]
+        ]
+        assert len(roles) == count
+        for rule in (rule for role in roles for rule in role["rules"]):
+            assert set(rule["verbs"]) <= read
+            assert "secrets" not in rule["resources"]
+        asking = {
+            name.split()[1]
+            for name, spec in pod_specs(rendered)
+            if spec["automountServiceAccountToken"] and "certificates" not in name
+        }
+        assert asking == ({"netmail-connmgr", "netmail-cli"} if count else set())
+        config = rendered.object("ConfigMap", "netmail-config")["data"]["netmail.yaml"]
+        (manager,) = yaml.safe_load(config)["connection_managers"]
+        assert manager["learn_cluster_networks"] is bool(count)
+        for name in asking:
+            egress = rendered.object("NetworkPolicy", name)["spec"]["egress"]
+            assert 6443 in {port["port"] for rule in egress for port in rule["ports"]}

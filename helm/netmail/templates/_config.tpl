@@ -18,6 +18,7 @@ address: {{ include "netmail.grpcAddress" (dict "root" $ "component" "connmgr" "
 http: {listen: "0.0.0.0:7780"}
 private_ranges_shared: true
 granting_networks: {{ toJson .Values.grantingNetworks }}
+learn_cluster_networks: {{ .Values.connmgr.clusterNetworks.enabled }}
 {{ include "connmgr.storeConfiguration" .Values.connmgr }}
 {{- end -}}
 
