@@ -52,6 +52,8 @@ def rendered(request: pytest.FixtureRequest) -> Rendered:
 def pod_specs(rendered: Rendered) -> Iterator[tuple[str, dict[str, Any]]]:
     for one in rendered.objects:
         spec = one.get("spec", {})
+        if one["kind"] == "Pod":
+            yield f"Pod {one['metadata']['name']}", spec
         if one["kind"] == "CronJob":
             spec = spec["jobTemplate"]["spec"]
         if "template" in spec:
@@ -193,7 +195,8 @@ def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple
 def test_every_value_is_used_and_every_used_value_is_declared(chart: str) -> None:
     folder = ROOT / "charts" / chart if chart else ROOT
     library = ROOT / "charts" / "netmail-lib" / "templates"
-    own = "".join(p.read_text(encoding="utf-8") for p in (folder / "templates").glob("*"))
+    templates = [p for p in (folder / "templates").rglob("*") if p.is_file()]
+    own = "".join(p.read_text(encoding="utf-8") for p in templates)
     text = own + "".join(p.read_text(encoding="utf-8") for p in library.glob("*"))
     values = values_of(folder / "values.yaml")
     for path in leaves(values):

@@ -14,6 +14,7 @@ from netmail_cli.commands.explain import explain
 from netmail_cli.commands.history import history
 from netmail_cli.commands.logins import login_app
 from netmail_cli.commands.queue import queue_app
+from netmail_cli.commands.roundtrip import roundtrip
 from netmail_cli.commands.run import run
 from netmail_cli.commands.transfer import export_mail, import_mail
 from netmail_cli.commands.users import context_app, user_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("demo")(demo)
+app.command("roundtrip")(roundtrip)
 user_app.add_typer(device_app, name="device")
 app.add_typer(user_app, name="user")
 app.add_typer(context_app, name="context")

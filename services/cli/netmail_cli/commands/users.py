@@ -15,7 +15,15 @@ from netmail_cli.command import Call, admin_command
 from netmail_cli.context import Failure
 from netmail_cli.exit_codes import ExitCode
 
-__all__ = ["UserArgument", "address_app", "context_app", "find_user", "user_app", "user_ref"]
+__all__ = [
+    "UserArgument",
+    "address_app",
+    "context_app",
+    "context_for_new_user",
+    "find_user",
+    "user_app",
+    "user_ref",
+]
 
 user_app = typer.Typer(no_args_is_help=True, help="Users of the contexts.")
 address_app = typer.Typer(no_args_is_help=True, help="Mail addresses of a user.")
@@ -57,7 +65,7 @@ async def add(
 ) -> None:
     """Makes a user."""
     password = _new_password(password_stdin=password_stdin, generate=generate)
-    where, server = _context_for_new_user(call.admin, context)
+    where, server = context_for_new_user(call.admin, context)
     answer = await call.admin.directory(server).CreateUser(
         pb.CreateUserRequest(
             user=pb.UserRef(name=name, context=where),
@@ -346,9 +354,10 @@ def _holder(admin: Administrator, context: str) -> MessagingServerConfig:
         raise Failure(ExitCode.NOT_FOUND, f"there is no context {context}") from None
 
 
-def _context_for_new_user(
+def context_for_new_user(
     admin: Administrator, context: str | None
 ) -> tuple[str, MessagingServerConfig]:
+    """CONTEXT, or the only one there is, and whose it is. Raises: Failure."""
     if context is not None:
         return context, _holder(admin, context)
     contexts = _contexts(admin)
