@@ -263,8 +263,8 @@ class ConnectionManagerConfig(AgentConfig):
     """memory: one process owns the table. valkey: replicas share it."""
     valkey: ValkeyConfig | None = None
     login_lifetime: Annotated[Duration, Field(ge=300, le=86400), RELOADED] = 900
-    """How long a login vouches for its address, seconds, 5 to 1440 minutes. Logins and renewals from
-    then on follow a change."""
+    """How long a login vouches for its address, seconds, 5 to 1440 minutes. A change counts for
+    logins and renewals from then on."""
     max_networks_per_user: Annotated[int, Field(ge=1, le=4096)] = 64
     """The oldest login goes when a user logs in from one more network."""
     max_users_per_network: Annotated[int, Field(ge=1, le=4096), RELOADED] = 8
