@@ -42,7 +42,7 @@ class Doors:
             for node in release.cluster.get("nodes")["items"]
         }
         return cls(**{
-            name: (addresses[release.pods(component)[0].node], port)
+            name: (addresses[release.ready_pods(component)[0].node], port)
             for component in _COMPONENTS
             for name, port in _ports(release, component, "nodePort").items()
         })  # fmt: skip

@@ -87,6 +87,11 @@ class Release:
             *given, "--values", "-", *waiting, *flags, stdin=json.dumps(values),
         )  # fmt: skip
 
+    def is_deployed(self) -> bool:
+        """There is one, and its last installation or upgrade went well."""
+        listed = self.helm("list", "--deployed", "--output", "json")
+        return any(one["name"] == self.name for one in json.loads(listed))
+
     def uninstall(self) -> None:
         """`helm uninstall --wait`. Raises: CommandFailed."""
         self.cluster.helm("uninstall", self.name, "--namespace", self.namespace, "--wait")
@@ -123,6 +128,12 @@ class Release:
         """The pods of a component: smtp, deliver, pop-imap, connmgr, nmap, cli."""
         items = self.get("pods", "-l", self.selector(component))["items"]
         return [_pod(item) for item in items]
+
+    def ready_pods(self, component: str) -> list[Pod]:
+        """Those that serve, as soon as there is one."""
+        return eventually(
+            lambda: [pod for pod in self.pods(component) if pod.ready and not pod.ending], 120
+        )
 
     def selector(self, component: str) -> str:
         """The labels of a component's pods."""
@@ -210,7 +221,8 @@ def release(
     with namespace(cluster, namespace_name, labels):
         made = Release(cluster, namespace_name)
         try:
-            made.install(merged(default_values(), values or {}), *flags, files=files)
+            if not (KEEP and made.is_deployed()):
+                made.install(merged(default_values(), values or {}), *flags, files=files)
         except CommandFailed as error:
             raise CommandFailed(f"{error}\n{made.describe()}") from None
         try:

@@ -84,6 +84,13 @@ def in_mailbox(host: Outside, door: Door, user: str, subject: str, within: float
     return eventually(look, within)
 
 
+def subject_of(message: str) -> str:
+    """The subject of one of the messages here."""
+    found = re.search(r"(?m)^Subject: (.*?)\r?$", message)
+    assert found is not None
+    return found[1]
+
+
 def forget_logins(release: Release) -> None:
     """Revokes every login that is remembered."""
     logins = json.loads(release.netmail("login", "list", "--json"))
