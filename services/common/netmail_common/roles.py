@@ -46,7 +46,7 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
     _MAILBOX: {
         (Role.POP_IMAP,): (
             "ListMailboxes CreateMailbox DeleteMailbox RenameMailbox SetSubscribed OpenMailbox"
-            " OpenMailboxes AppendSmallMessage"
+            " OpenMailboxes AppendSmallMessage AppendSmallMessages"
             " SyncMailbox WatchMailboxes FetchMessages SearchMessages StoreFlags CopyMessages"
             " MoveMessages ExpungeMessages AppendMessage UseMaildrops GetQuota"
         ),

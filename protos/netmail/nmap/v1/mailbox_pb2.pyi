@@ -1548,6 +1548,74 @@ class AppendSmallMessageResponse(_message.Message):
 Global___AppendSmallMessageResponse: _TypeAlias = AppendSmallMessageResponse  # noqa: Y015
 
 @_typing.final
+class AppendSmallMessagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendSmallMessageRequest]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___AppendSmallMessageRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendSmallMessagesRequest: _TypeAlias = AppendSmallMessagesRequest  # noqa: Y015
+
+@_typing.final
+class AppendSmallMessagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendSmallMessageResult]:
+        """One for each item, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___AppendSmallMessageResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendSmallMessagesResponse: _TypeAlias = AppendSmallMessagesResponse  # noqa: Y015
+
+@_typing.final
+class AppendSmallMessageResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    UID_VALIDITY_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    error_reason: _builtins.str
+    """The ErrorInfo reason of the call for one message; empty: the message is stored."""
+    uid_validity: _builtins.int
+    uid: _builtins.int
+    def __init__(
+        self,
+        *,
+        error_reason: _builtins.str = ...,
+        uid_validity: _builtins.int = ...,
+        uid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_reason", b"error_reason", "uid", b"uid", "uid_validity", b"uid_validity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendSmallMessageResult: _TypeAlias = AppendSmallMessageResult  # noqa: Y015
+
+@_typing.final
 class AppendMessageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

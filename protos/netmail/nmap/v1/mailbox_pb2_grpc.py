@@ -127,6 +127,11 @@ class MailboxServiceStub:
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.SerializeToString,
                 response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.FromString,
                 _registered_method=True)
+        self.AppendSmallMessages = channel.stream_stream(
+                '/netmail.nmap.v1.MailboxService/AppendSmallMessages',
+                request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessagesRequest.SerializeToString,
+                response_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessagesResponse.FromString,
+                _registered_method=True)
         self.UseMaildrops = channel.stream_stream(
                 '/netmail.nmap.v1.MailboxService/UseMaildrops',
                 request_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.UseMaildropsRequest.SerializeToString,
@@ -261,6 +266,14 @@ class MailboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendSmallMessages(self, request_iterator, context):
+        """The same for those of many sessions, which share a stream: a request is answered before the next one is
+        read, when the messages that were taken are durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UseMaildrops(self, request_iterator, context):
         """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
         of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
@@ -363,6 +376,11 @@ def add_MailboxServiceServicer_to_server(servicer, server):
                     servicer.AppendSmallMessage,
                     request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.FromString,
                     response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.SerializeToString,
+            ),
+            'AppendSmallMessages': grpc.stream_stream_rpc_method_handler(
+                    servicer.AppendSmallMessages,
+                    request_deserializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessagesRequest.FromString,
+                    response_serializer=netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessagesResponse.SerializeToString,
             ),
             'UseMaildrops': grpc.stream_stream_rpc_method_handler(
                     servicer.UseMaildrops,
@@ -842,6 +860,33 @@ class MailboxService:
             '/netmail.nmap.v1.MailboxService/AppendSmallMessage',
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageRequest.SerializeToString,
             netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendSmallMessages(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/netmail.nmap.v1.MailboxService/AppendSmallMessages',
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessagesRequest.SerializeToString,
+            netmail_dot_nmap_dot_v1_dot_mailbox__pb2.AppendSmallMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

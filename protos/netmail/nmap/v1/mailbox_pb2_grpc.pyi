@@ -68,6 +68,10 @@ class MailboxServiceStub:
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
     AppendSmallMessage: _grpc.UnaryUnaryMultiCallable[_mailbox_pb2.AppendSmallMessageRequest, _mailbox_pb2.AppendSmallMessageResponse]
     """The same for a message of at most 256 KiB, in one piece."""
+    AppendSmallMessages: _grpc.StreamStreamMultiCallable[_mailbox_pb2.AppendSmallMessagesRequest, _mailbox_pb2.AppendSmallMessagesResponse]
+    """The same for those of many sessions, which share a stream: a request is answered before the next one is
+    read, when the messages that were taken are durable.
+    """
     UseMaildrops: _grpc.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]
     """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
     of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
@@ -115,6 +119,10 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     """Metadata first, then the octets in chunks, then end; answered after the durable commit."""
     AppendSmallMessage: _aio.UnaryUnaryMultiCallable[_mailbox_pb2.AppendSmallMessageRequest, _mailbox_pb2.AppendSmallMessageResponse]  # type: ignore[assignment]
     """The same for a message of at most 256 KiB, in one piece."""
+    AppendSmallMessages: _aio.StreamStreamMultiCallable[_mailbox_pb2.AppendSmallMessagesRequest, _mailbox_pb2.AppendSmallMessagesResponse]  # type: ignore[assignment]
+    """The same for those of many sessions, which share a stream: a request is answered before the next one is
+    read, when the messages that were taken are durable.
+    """
     UseMaildrops: _aio.StreamStreamMultiCallable[_mailbox_pb2.UseMaildropsRequest, _mailbox_pb2.UseMaildropsResponse]  # type: ignore[assignment]
     """POP3: one long-lived stream per client process carries many sessions, so that a session costs no call
     of its own. A maildrop is the INBOX of a user, locked from its open step to its close step or to the end
@@ -261,6 +269,16 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailbox_pb2.AppendSmallMessageResponse, _abc.Awaitable[_mailbox_pb2.AppendSmallMessageResponse]]:
         """The same for a message of at most 256 KiB, in one piece."""
+
+    @_abc_1.abstractmethod
+    def AppendSmallMessages(
+        self,
+        request_iterator: _MaybeAsyncIterator[_mailbox_pb2.AppendSmallMessagesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_mailbox_pb2.AppendSmallMessagesResponse], _abc.AsyncIterator[_mailbox_pb2.AppendSmallMessagesResponse]]:
+        """The same for those of many sessions, which share a stream: a request is answered before the next one is
+        read, when the messages that were taken are durable.
+        """
 
     @_abc_1.abstractmethod
     def UseMaildrops(

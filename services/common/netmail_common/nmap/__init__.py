@@ -2,7 +2,7 @@
 
 from netmail_common.nmap._channels import NmapChannels
 from netmail_common.nmap._directory import DirectoryClient, ScramExchange, scram_offered
-from netmail_common.nmap._mailbox import MailboxClients
+from netmail_common.nmap._mailbox import AppendFailed, MailboxClients
 from netmail_common.nmap._queue import (
     Accepted,
     QueueClient,
@@ -17,6 +17,7 @@ from netmail_common.sasl import AuthenticatedUser
 
 __all__ = [
     "Accepted",
+    "AppendFailed",
     "AuthenticatedUser",
     "DirectoryClient",
     "MailboxClients",

@@ -1,7 +1,6 @@
 """Submitting messages durably, and the queue stubs for those who work it off."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +11,7 @@ from netmail.nmap.v1 import queue_pb2, queue_pb2_grpc
 from netmail_common.gather import Gatherer
 from netmail_common.grpc_errors import error_reason
 from netmail_common.nmap._channels import NmapChannels
+from netmail_common.nmap._kept_stream import KeptStream
 
 MAX_UNARY_BYTES = 1024 * 1024
 """Larger messages go by `submit_stream`."""
@@ -20,7 +20,6 @@ _ENVELOPE_OCTETS = 512
 _TIMEOUT = 30.0
 _RETRY_PAUSE = 0.05
 
-_SubmitCall = grpc.aio.StreamStreamCall[queue_pb2.SubmitRequest, queue_pb2.SubmitResponse]
 _StreamCall = grpc.aio.StreamUnaryCall[
     queue_pb2.SubmitStreamRequest, queue_pb2.SubmitStreamResponse
 ]
@@ -94,7 +93,10 @@ class QueueClient:
             max_bytes=2 * MAX_UNARY_BYTES,
             size_of=_size_of,
         )
-        self._call: _SubmitCall | None = None
+        # wait_for_ready: an agent that restarts makes a message wait, not fail.
+        self._stream = KeptStream[queue_pb2.SubmitRequest, queue_pb2.SubmitResponse](
+            lambda: self._clients.for_server(self._server).Submit(wait_for_ready=True)  # type: ignore[call-arg] # optional
+        )
 
     async def submit(self, envelope: queue_pb2.Envelope, data: bytes) -> Accepted:
         """Stores one message of at most MAX_UNARY_BYTES; returns after the durable commit.
@@ -151,31 +153,14 @@ class QueueClient:
     async def _exchange(self, request: queue_pb2.SubmitRequest) -> queue_pb2.SubmitResponse | None:
         """One request and its response; None: the stream broke, and the next try opens another.
 
-        A call for each request would cost twice as much.
-
         Raises: QueueError.
         """
-        # Taken away until the response is there: who is cancelled in between leaves no stream on
-        # which the next one would read it.
-        call, self._call = self._call, None
-        if call is None:
-            # wait_for_ready: an agent that restarts makes a message wait, not fail.
-            call = self._clients.for_server(self._server).Submit(wait_for_ready=True)  # type: ignore[call-arg] # optional
         try:
-            with contextlib.suppress(asyncio.InvalidStateError):  # it has ended: read says why
-                await call.write(request)
-            response = await call.read()
+            return await self._stream.ask(request)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE or _is_answer(error):
                 raise _failure(error) from error
             return None
-        except BaseException:
-            call.cancel()
-            raise
-        if not isinstance(response, queue_pb2.SubmitResponse):
-            return None
-        self._call = call
-        return response
 
 
 def _is_answer(error: grpc.aio.AioRpcError) -> bool:

@@ -10,9 +10,11 @@ from netmail.nmap.v1 import mailbox_pb2_grpc
 
 from netmail_nmap.adapters.grpc_convert import columns_to, mailbox_to, search_key_from, state_to
 from netmail_nmap.adapters.grpc_maildrops import MaildropStream
+from netmail_nmap.adapters.grpc_streams import answer_in_turn
 from netmail_nmap.adapters.grpc_uploads import abandoned_unless_done, receive
+from netmail_nmap.domain.delivery import MAX_INLINE_BODY
 from netmail_nmap.domain.ended_users import EndedUsers
-from netmail_nmap.domain.errors import InvalidRequest, NmapError
+from netmail_nmap.domain.errors import InvalidRequest, MessageTooBig, NmapError
 from netmail_nmap.domain.mail import (
     AppendTarget,
     FetchedMessage,
@@ -357,6 +359,29 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
             await upload.write(request.data)
             appended = await self._mail.append(_target(request.start), await upload.finish())
         return pb.AppendSmallMessageResponse(uid_validity=appended.uid_validity, uid=appended.uid)
+
+    async def AppendSmallMessages(  # type: ignore[override] # writes instead of yielding
+        self, request_iterator: AsyncIterable[pb.AppendSmallMessagesRequest], context: Any
+    ) -> None:
+        """The same of many sessions: those of a request share a commit; none spoils another."""
+        await answer_in_turn(request_iterator, self._append_all, context.write, self._stop)
+
+    async def _append_all(
+        self, request: pb.AppendSmallMessagesRequest
+    ) -> pb.AppendSmallMessagesResponse:
+        results = await asyncio.gather(*map(self._append_small, request.items))
+        return pb.AppendSmallMessagesResponse(results=results)
+
+    async def _append_small(
+        self, request: pb.AppendSmallMessageRequest
+    ) -> pb.AppendSmallMessageResult:
+        try:
+            if len(request.data) > min(self._max_message_size, MAX_INLINE_BODY):
+                raise MessageTooBig
+            appended = await self._mail.append(_target(request.start), request.data)
+        except NmapError as error:
+            return pb.AppendSmallMessageResult(error_reason=error.reason)
+        return pb.AppendSmallMessageResult(uid_validity=appended.uid_validity, uid=appended.uid)
 
 
 def _target(start: pb.AppendStart) -> AppendTarget:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from netmail.nmap.v1 import mailbox_pb2 as pb
+from netmail_common.nmap import AppendFailed
 
-from netmail_pop_imap.adapters.imap_errors import reply_for
+from netmail_pop_imap.adapters.imap_errors import reply_for, reply_for_reason
 from netmail_pop_imap.protocol.imap import reader as r
 from netmail_pop_imap.protocol.imap.commands import Append
 from netmail_pop_imap.protocol.imap.errors import BadCommand, UnexpectedEnd
@@ -66,7 +67,11 @@ class _Upload:
         octets = b"".join([piece async for piece in self._pieces()])
         await self._end_of_command()
         request = pb.AppendSmallMessageRequest(start=self._start(), data=octets)
-        return await self._answer(self.session.stub.AppendSmallMessage(request))
+        session = self.session
+        try:
+            return await session.context.mailboxes.append_small(session.user.server, request)
+        except AppendFailed as error:
+            raise reply_for_reason(error.reason, try_create=True) from None
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """The literal as it comes."""

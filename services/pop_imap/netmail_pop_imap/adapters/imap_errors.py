@@ -26,8 +26,15 @@ _REPLIES = {
 _EXPECTED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-def reply_for_reason(reason: str) -> ReplyError:
-    """The reply for an ErrorInfo reason."""
+def reply_for_reason(reason: str, *, try_create: bool = False) -> ReplyError:
+    """The reply for an ErrorInfo reason.
+
+    Args:
+        reason: empty: there was no answer.
+        try_create: a missing mailbox could be made by the client (APPEND, COPY, MOVE).
+    """
+    if reason == "MAILBOX_NOT_FOUND" and try_create:
+        return Refused("No such mailbox", "TRYCREATE")
     known = _REPLIES.get(reason)
     return Unavailable() if known is None else Refused(known[1], known[0])
 
@@ -37,13 +44,9 @@ def reply_for(error: grpc.aio.AioRpcError, *, try_create: bool = False) -> Reply
 
     Args:
         error: of the call.
-        try_create: a missing mailbox could be made by the client (APPEND, COPY, MOVE).
+        try_create: as above.
     """
     reason = error_reason(error)
-    if reason == "MAILBOX_NOT_FOUND" and try_create:
-        return Refused("No such mailbox", "TRYCREATE")
-    if reason in _REPLIES:
-        return reply_for_reason(reason)
-    if error.code() not in _EXPECTED:
+    if reason not in _REPLIES and error.code() not in _EXPECTED:
         log.warning("mailbox call failed", code=error.code().name, reason=reason)
-    return Unavailable()
+    return reply_for_reason(reason or "", try_create=try_create)

@@ -70,6 +70,7 @@
   methods:
     - /netmail.nmap.v1.MailboxService/AppendMessage
     - /netmail.nmap.v1.MailboxService/AppendSmallMessage
+    - /netmail.nmap.v1.MailboxService/AppendSmallMessages
     - /netmail.nmap.v1.MailboxService/CopyMessages
     - /netmail.nmap.v1.MailboxService/CreateMailbox
     - /netmail.nmap.v1.MailboxService/DeleteMailbox
