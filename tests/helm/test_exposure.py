@@ -147,3 +147,43 @@ def test_routes_are_made_where_the_address_is_not_needed_or_comes_otherwise(
     values: dict[str, Any],
 ) -> None:
     assert len(render({**DOMAIN, **values}).of_kind("TCPRoute")) == len(EVERY_PORT)
+
+
+FRONT_ENDS = ROOT / "ci" / "front-ends-values.yaml"
+
+
+def test_front_ends_have_a_service_that_keeps_the_address_and_a_route_for_each_port() -> None:
+    rendered = render(installable(FRONT_ENDS))
+    service = rendered.object("Service", "netmail-front-ends")["spec"]
+    assert service["externalTrafficPolicy"] == "Local"
+    assert {(one["name"], one["port"], one["protocol"]) for one in service["ports"]} == {
+        ("legacy-udp", 689, "UDP"),
+        ("postfix-policy", 10689, "TCP"),
+    }
+    (pod,) = (
+        one["spec"]["template"]
+        for one in rendered.of_kind("StatefulSet")
+        if service["selector"].items() <= one["spec"]["template"]["metadata"]["labels"].items()
+    )
+    held = {one["name"]: one for one in pod["spec"]["containers"][0]["ports"]}
+    assert held["legacy-udp"]["protocol"] == "UDP"
+    assert held["postfix-policy"]["containerPort"] == 10689
+    policy = rendered.object("NetworkPolicy", "netmail-front-ends")["spec"]
+    assert policy["podSelector"]["matchLabels"] == service["selector"]
+    assert policy["ingress"][0]["from"] == [{"ipBlock": {"cidr": "192.0.2.0/28"}}]
+    (udp,) = rendered.of_kind("UDPRoute")
+    assert udp["spec"]["rules"][0]["backendRefs"] == [{"name": "netmail-front-ends", "port": 689}]
+    (tcp,) = rendered.of_kind("TCPRoute")
+    assert tcp["metadata"]["name"] == "netmail-front-ends-postfix-policy"
+
+
+def test_a_gateway_that_hides_who_asks_a_front_end_is_refused() -> None:
+    values = installable(FRONT_ENDS)
+    values["connmgr"]["frontEnds"]["gateway"]["keepsSourceAddress"] = False
+    with pytest.raises(HelmError, match="knows by the address whom it may answer"):
+        render(values)
+
+
+def test_without_front_ends_there_is_no_way_to_them() -> None:
+    names = {one["metadata"]["name"] for one in render(DOMAIN).objects}
+    assert "netmail-front-ends" not in names

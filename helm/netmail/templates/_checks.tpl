@@ -38,8 +38,8 @@
 {{- if and .Values.gateway.create (not .Values.gateway.className) }}
 {{- fail "gateway.create needs gateway.className" }}
 {{- end }}
-{{- if and .Values.gateway.create (not (or .Values.smtp.gateway.enabled (index .Values "pop-imap").gateway.enabled)) }}
-{{- fail "gateway.create needs smtp.gateway.enabled or pop-imap.gateway.enabled: it would have no listener" }}
+{{- if and .Values.gateway.create (not (or .Values.smtp.gateway.enabled (index .Values "pop-imap").gateway.enabled .Values.connmgr.frontEnds.gateway.enabled)) }}
+{{- fail "gateway.create needs smtp.gateway.enabled, pop-imap.gateway.enabled or connmgr.frontEnds.gateway.enabled: it would have no listener" }}
 {{- end }}
 {{- if and .Values.proxyProtocol.enabled (not .Values.proxyProtocol.trustedNetworks) }}
 {{- fail "proxyProtocol.enabled needs proxyProtocol.trustedNetworks: nobody could connect" }}

@@ -7,4 +7,7 @@
 {{- else if not .Values.valkey.addresses }}
 {{- fail "connmgr: valkey.enabled needs valkey.addresses" }}
 {{- end }}
+{{- if and .Values.frontEnds.gateway.enabled (not .Values.frontEnds.gateway.keepsSourceAddress) }}
+{{- fail "frontEnds.gateway.enabled: a Gateway hands on from its own address, and a front end knows by the address whom it may answer (UDP has no PROXY header): give it frontEnds.service, or say keepsSourceAddress if this Gateway does" }}
+{{- end }}
 {{- end -}}

@@ -1,9 +1,9 @@
 {{/*
 Routes of the Gateway API to a Service, one for each of its ports: (dict "root" $ "component" "smtp" "service" NAME
-"ports" list). A port's "protocol" is TCP unless it says UDP.
+"ports" list). A port's "protocol" is TCP unless it says UDP. "gateway": what is said of it, when it is not the chart's own.
 */}}
 {{- define "netmail.routes" -}}
-{{- $gateway := .root.Values.gateway -}}
+{{- $gateway := .gateway | default .root.Values.gateway -}}
 {{- if $gateway.enabled }}
 {{- range .ports }}
 {{- $kind := printf "%sRoute" (.protocol | default "TCP") }}
