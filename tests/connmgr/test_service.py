@@ -396,6 +396,9 @@ CALLS = {
     "CheckConnection": pb.CheckConnectionRequest(),
     "ReportEvent": pb.ReportEventRequest(),
     "ForgetFailures": pb.ForgetFailuresRequest(client_address=OTHER),
+    "ReportClients": pb.ReportClientsRequest(),
+    "AnswerProbe": pb.AnswerProbeRequest(),
+    "DescribeAddresses": pb.DescribeAddressesRequest(),
     "QueryAudit": pb.QueryAuditRequest(client_address=OTHER),
 }
 OWN_ROLES = {
@@ -406,6 +409,9 @@ OWN_ROLES = {
     "ListLogins": {Role.ADMIN},
     "ForgetFailures": {Role.ADMIN},
     "QueryAudit": {Role.ADMIN},
+    "ReportClients": {Role.POP_IMAP, Role.SMTP, Role.ADMIN},
+    "AnswerProbe": {Role.POP_IMAP, Role.SMTP, Role.ADMIN},
+    "DescribeAddresses": {Role.ADMIN},
     "RevokeLogins": {Role.NMAP, Role.CONNMGR, Role.ADMIN},
     "WatchLogins": {Role.POP_IMAP, Role.SMTP, Role.ADMIN},
 }

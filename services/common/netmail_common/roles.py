@@ -29,10 +29,10 @@ _ALLOWED: dict[str, dict[tuple[Role, ...], str]] = {
         # Role connmgr: the processes of a Connection Manager that serve its front ends.
         (Role.POP_IMAP, Role.CONNMGR): "RegisterLogin",
         (Role.SMTP, Role.CONNMGR): "CheckSender",
-        (Role.SMTP, Role.POP_IMAP): "WatchLogins",
+        (Role.SMTP, Role.POP_IMAP): "WatchLogins ReportClients AnswerProbe",
         (Role.SMTP, Role.POP_IMAP, Role.CONNMGR): "CheckConnection ReportEvent",
         (Role.NMAP, Role.CONNMGR): "RevokeLogins",
-        (): "ListLogins ForgetFailures QueryAudit",
+        (): "ListLogins ForgetFailures QueryAudit DescribeAddresses",
     },
     _DIRECTORY: {
         (Role.SMTP, Role.POP_IMAP): "Authenticate ListContexts",

@@ -1762,3 +1762,234 @@ class AuditRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditRecord: _TypeAlias = AuditRecord  # noqa: Y015
+
+@_typing.final
+class ReportClientsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTENERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def listeners(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListenerClients]:
+        """One for each listener, of one process."""
+
+    def __init__(
+        self,
+        *,
+        listeners: _abc.Iterable[Global___ListenerClients] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["listeners", b"listeners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportClientsRequest: _TypeAlias = ReportClientsRequest  # noqa: Y015
+
+@_typing.final
+class ListenerClients(_message.Message):
+    """Connections to one listener."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGING_SERVER_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    messaging_server: _builtins.str
+    listener: _builtins.str
+    others: _builtins.int
+    """Connections of clients beyond those."""
+    @_builtins.property
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientCount]:
+        """At most 1000."""
+
+    def __init__(
+        self,
+        *,
+        messaging_server: _builtins.str = ...,
+        listener: _builtins.str = ...,
+        clients: _abc.Iterable[Global___ClientCount] | None = ...,
+        others: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "listener", b"listener", "messaging_server", b"messaging_server", "others", b"others"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenerClients: _TypeAlias = ListenerClients  # noqa: Y015
+
+@_typing.final
+class ClientCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    client_address: _builtins.bytes
+    """4 or 16 octets."""
+    connections: _builtins.int
+    grants: _builtins.bool
+    """In DescribeAddresses: whether a login from there may grant, and why not, in words."""
+    standing: _builtins.str
+    def __init__(
+        self,
+        *,
+        client_address: _builtins.bytes = ...,
+        connections: _builtins.int = ...,
+        grants: _builtins.bool = ...,
+        standing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "connections", b"connections", "grants", b"grants", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientCount: _TypeAlias = ClientCount  # noqa: Y015
+
+@_typing.final
+class ReportClientsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportClientsResponse: _TypeAlias = ReportClientsResponse  # noqa: Y015
+
+@_typing.final
+class AnswerProbeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    client_address: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        client_address: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerProbeRequest: _TypeAlias = AnswerProbeRequest  # noqa: Y015
+
+@_typing.final
+class AnswerProbeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTS_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    grants: _builtins.bool
+    """Whether a login from there may grant, and why not, in words."""
+    standing: _builtins.str
+    def __init__(
+        self,
+        *,
+        grants: _builtins.bool = ...,
+        standing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerProbeResponse: _TypeAlias = AnswerProbeResponse  # noqa: Y015
+
+@_typing.final
+class DescribeAddressesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeAddressesRequest: _TypeAlias = DescribeAddressesRequest  # noqa: Y015
+
+@_typing.final
+class DescribeAddressesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNS_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    LISTENERS_FIELD_NUMBER: _builtins.int
+    PROBE_TOKEN_FIELD_NUMBER: _builtins.int
+    learns: _builtins.bool
+    """Whether the cluster is asked; without one there is nothing to ask."""
+    probe_token: _builtins.str
+    """Good for 15 minutes: lets a person outside ask the listeners which address arrives."""
+    @_builtins.property
+    def cluster(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterNetworks]:
+        """Of the cluster's nodes, pods and Services."""
+
+    @_builtins.property
+    def listeners(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListenerClients]:
+        """Clients of the last hour, by listener, the busiest first."""
+
+    def __init__(
+        self,
+        *,
+        learns: _builtins.bool = ...,
+        cluster: _abc.Iterable[Global___ClusterNetworks] | None = ...,
+        listeners: _abc.Iterable[Global___ListenerClients] | None = ...,
+        probe_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "learns", b"learns", "listeners", b"listeners", "probe_token", b"probe_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeAddressesResponse: _TypeAlias = DescribeAddressesResponse  # noqa: Y015
+
+@_typing.final
+class ClusterNetworks(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """nodes, pods, services."""
+    count: _builtins.int
+    """How many there are."""
+    unknown: _builtins.str
+    """Why they are not all; empty: they are."""
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In CIDR form, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        count: _builtins.int = ...,
+        unknown: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "networks", b"networks", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterNetworks: _TypeAlias = ClusterNetworks  # noqa: Y015

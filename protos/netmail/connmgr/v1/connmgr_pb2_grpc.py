@@ -81,6 +81,21 @@ class ConnectionManagerServiceStub:
                 request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditRequest.SerializeToString,
                 response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditResponse.FromString,
                 _registered_method=True)
+        self.ReportClients = channel.unary_unary(
+                '/netmail.connmgr.v1.ConnectionManagerService/ReportClients',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportClientsRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportClientsResponse.FromString,
+                _registered_method=True)
+        self.AnswerProbe = channel.unary_unary(
+                '/netmail.connmgr.v1.ConnectionManagerService/AnswerProbe',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.AnswerProbeRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.AnswerProbeResponse.FromString,
+                _registered_method=True)
+        self.DescribeAddresses = channel.unary_unary(
+                '/netmail.connmgr.v1.ConnectionManagerService/DescribeAddresses',
+                request_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.DescribeAddressesRequest.SerializeToString,
+                response_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.DescribeAddressesResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectionManagerServiceServicer:
@@ -156,6 +171,28 @@ class ConnectionManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportClients(self, request, context):
+        """Tells where the clients of listeners came from since the last report. Roles: smtp, pop_imap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerProbe(self, request, context):
+        """Answers a person who asks a listener, by a token of DescribeAddresses, which address arrived.
+        NOT_FOUND: the token is none, or too old. Roles: smtp, pop_imap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeAddresses(self, request, context):
+        """Says what this Connection Manager knows about addresses. Roles: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectionManagerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +240,21 @@ def add_ConnectionManagerServiceServicer_to_server(servicer, server):
                     servicer.QueryAudit,
                     request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditRequest.FromString,
                     response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditResponse.SerializeToString,
+            ),
+            'ReportClients': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportClients,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportClientsRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportClientsResponse.SerializeToString,
+            ),
+            'AnswerProbe': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerProbe,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.AnswerProbeRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.AnswerProbeResponse.SerializeToString,
+            ),
+            'DescribeAddresses': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeAddresses,
+                    request_deserializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.DescribeAddressesRequest.FromString,
+                    response_serializer=netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.DescribeAddressesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -450,6 +502,87 @@ class ConnectionManagerService:
             '/netmail.connmgr.v1.ConnectionManagerService/QueryAudit',
             netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditRequest.SerializeToString,
             netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.QueryAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportClients(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/ReportClients',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportClientsRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.ReportClientsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerProbe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/AnswerProbe',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.AnswerProbeRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.AnswerProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeAddresses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netmail.connmgr.v1.ConnectionManagerService/DescribeAddresses',
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.DescribeAddressesRequest.SerializeToString,
+            netmail_dot_connmgr_dot_v1_dot_connmgr__pb2.DescribeAddressesResponse.FromString,
             options,
             channel_credentials,
             insecure,

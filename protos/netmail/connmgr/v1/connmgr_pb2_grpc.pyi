@@ -63,6 +63,14 @@ class ConnectionManagerServiceStub:
     """Forgets failed logins of a user, an address, or both. Roles: admin."""
     QueryAudit: _grpc.UnaryStreamMultiCallable[_connmgr_pb2.QueryAuditRequest, _connmgr_pb2.QueryAuditResponse]
     """Streams what the audit log says about a user or an address, oldest first. Roles: admin."""
+    ReportClients: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.ReportClientsRequest, _connmgr_pb2.ReportClientsResponse]
+    """Tells where the clients of listeners came from since the last report. Roles: smtp, pop_imap."""
+    AnswerProbe: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.AnswerProbeRequest, _connmgr_pb2.AnswerProbeResponse]
+    """Answers a person who asks a listener, by a token of DescribeAddresses, which address arrived.
+    NOT_FOUND: the token is none, or too old. Roles: smtp, pop_imap.
+    """
+    DescribeAddresses: _grpc.UnaryUnaryMultiCallable[_connmgr_pb2.DescribeAddressesRequest, _connmgr_pb2.DescribeAddressesResponse]
+    """Says what this Connection Manager knows about addresses. Roles: admin."""
 
 @_typing.type_check_only
 class ConnectionManagerServiceAsyncStub(ConnectionManagerServiceStub):
@@ -99,6 +107,14 @@ class ConnectionManagerServiceAsyncStub(ConnectionManagerServiceStub):
     """Forgets failed logins of a user, an address, or both. Roles: admin."""
     QueryAudit: _aio.UnaryStreamMultiCallable[_connmgr_pb2.QueryAuditRequest, _connmgr_pb2.QueryAuditResponse]  # type: ignore[assignment]
     """Streams what the audit log says about a user or an address, oldest first. Roles: admin."""
+    ReportClients: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.ReportClientsRequest, _connmgr_pb2.ReportClientsResponse]  # type: ignore[assignment]
+    """Tells where the clients of listeners came from since the last report. Roles: smtp, pop_imap."""
+    AnswerProbe: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.AnswerProbeRequest, _connmgr_pb2.AnswerProbeResponse]  # type: ignore[assignment]
+    """Answers a person who asks a listener, by a token of DescribeAddresses, which address arrived.
+    NOT_FOUND: the token is none, or too old. Roles: smtp, pop_imap.
+    """
+    DescribeAddresses: _aio.UnaryUnaryMultiCallable[_connmgr_pb2.DescribeAddressesRequest, _connmgr_pb2.DescribeAddressesResponse]  # type: ignore[assignment]
+    """Says what this Connection Manager knows about addresses. Roles: admin."""
 
 class ConnectionManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lifetimes and ages travel as durations in seconds, never as wall-clock times.
@@ -186,5 +202,31 @@ class ConnectionManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_connmgr_pb2.QueryAuditResponse], _abc.AsyncIterator[_connmgr_pb2.QueryAuditResponse]]:
         """Streams what the audit log says about a user or an address, oldest first. Roles: admin."""
+
+    @_abc_1.abstractmethod
+    def ReportClients(
+        self,
+        request: _connmgr_pb2.ReportClientsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connmgr_pb2.ReportClientsResponse, _abc.Awaitable[_connmgr_pb2.ReportClientsResponse]]:
+        """Tells where the clients of listeners came from since the last report. Roles: smtp, pop_imap."""
+
+    @_abc_1.abstractmethod
+    def AnswerProbe(
+        self,
+        request: _connmgr_pb2.AnswerProbeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connmgr_pb2.AnswerProbeResponse, _abc.Awaitable[_connmgr_pb2.AnswerProbeResponse]]:
+        """Answers a person who asks a listener, by a token of DescribeAddresses, which address arrived.
+        NOT_FOUND: the token is none, or too old. Roles: smtp, pop_imap.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeAddresses(
+        self,
+        request: _connmgr_pb2.DescribeAddressesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connmgr_pb2.DescribeAddressesResponse, _abc.Awaitable[_connmgr_pb2.DescribeAddressesResponse]]:
+        """Says what this Connection Manager knows about addresses. Roles: admin."""
 
 def add_ConnectionManagerServiceServicer_to_server(servicer: ConnectionManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

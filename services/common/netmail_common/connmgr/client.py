@@ -121,6 +121,21 @@ class ConnectionManagerClient:
         """
         return await self._within(self._report((event, time.monotonic())))
 
+    async def report_clients(self, request: connmgr_pb2.ReportClientsRequest) -> None:
+        """Tells where the clients of listeners came from.
+
+        Raises: ConnectionManagerUnavailable.
+        """
+        await self._call(self._stub.ReportClients(request, timeout=self._timeout))
+
+    async def answer_probe(self, token: str, address: bytes) -> connmgr_pb2.AnswerProbeResponse:
+        """Asks what an address that arrived is worth, by the token of who wants to know.
+
+        Raises: ConnectionManagerUnavailable, also for a token that is none.
+        """
+        request = connmgr_pb2.AnswerProbeRequest(token=token, client_address=address)
+        return await self._call(self._stub.AnswerProbe(request, timeout=self._timeout))
+
     async def revoke(
         self,
         *,

@@ -20,7 +20,8 @@ from netmail.connmgr.v1 import connmgr_pb2 as pb
 
 from netmail_common.config import RatesConfig
 from netmail_common.connmgr.client import ConnectionManagerClient, ConnectionManagerUnavailable
-from netmail_common.connmgr.events import Connected, Lost, Suspected, WatchEvent
+from netmail_common.connmgr.clients_seen import ClientsSeen, probe_token
+from netmail_common.connmgr.events import Beaten, Connected, Lost, Suspected, WatchEvent
 from netmail_common.connmgr.model import UserKey
 from netmail_common.connmgr.rates import RATE_WINDOW, RateCount, RelayWanted, rate_counts
 from netmail_common.logging import get_logger
@@ -41,6 +42,9 @@ _NAME_LASTS = 3600.0
 """Seconds for which it is remembered whose name was typed."""
 _QUIET = 10.0
 """Seconds between two complaints about a Connection Manager that does not answer."""
+_REPORT_EVERY = 20.0
+"""Seconds between two reports of where clients came from."""
+_PROBES_AT_ONCE = 2
 _MAX_REMEMBERED = 100_000
 _MAX_COMMENT = 300
 
@@ -143,6 +147,10 @@ class Gate:
         self._reports: dict[asyncio.Task[pb.EventResult | None], UserKey] = {}
         self._prefix = f"{secrets.token_hex(8)}.{os.getpid()}."
         self._numbers = itertools.count()
+        self._seen = ClientsSeen()
+        self._report_at = clock()
+        self._telling: asyncio.Task[None] | None = None
+        self._probes = 0
 
     def use(self, networks: NetworkMap, rates: RatesConfig | None) -> None:
         """Goes on with other address rules and rates; what was counted here stays."""
@@ -160,8 +168,36 @@ class Gate:
                 self._connected = False
             case Suspected():
                 self._suspects.change(event)
+            case Beaten():
+                self._tell_clients()
             case _:
                 pass
+
+    def seen(self, visitor: Visitor) -> None:
+        """A client has connected; where from is told now and then."""
+        self._seen.add(visitor.listener, visitor.address)
+
+    async def probe(self, visitor: Visitor, text: str) -> str | None:
+        """Answers a person who asks which address arrived.
+
+        Args:
+            visitor: who asks.
+            text: `netmail-doctor TOKEN`.
+
+        Returns: the address and what it is worth; None: it was no such question.
+        """
+        token = probe_token(text)
+        if token is None or self._client is None or self._probes >= _PROBES_AT_ONCE:
+            return None
+        self._probes += 1
+        try:
+            answer = await self._client.answer_probe(token, visitor.address.packed)
+        except (ConnectionManagerUnavailable, grpc.aio.AioRpcError):
+            return None
+        finally:
+            self._probes -= 1
+        worth = "grants" if answer.grants else f"never grants, {answer.standing}"
+        return f"{visitor.address} {_one_line(worth)}"
 
     def asks_about(self, visitor: Visitor) -> bool:
         """Whether `connecting` has to ask, and may take its time."""
@@ -282,7 +318,28 @@ class Gate:
 
     async def close(self) -> None:
         """Waits for reports that are under way."""
-        await asyncio.gather(*self._reports, return_exceptions=True)
+        telling = [] if self._telling is None else [self._telling]
+        await asyncio.gather(*self._reports, *telling, return_exceptions=True)
+
+    def _tell_clients(self) -> None:
+        now = self._clock()
+        if self._client is None or now < self._report_at:
+            return
+        if self._telling is not None and not self._telling.done():
+            return
+        self._report_at = now + _REPORT_EVERY
+        request = self._seen.take(self._server)
+        if request is not None:
+            self._telling = asyncio.create_task(self._report_clients(self._client, request))
+
+    async def _report_clients(
+        self, client: ConnectionManagerClient, request: pb.ReportClientsRequest
+    ) -> None:
+        """What cannot be told is lost: it is about the last hour only."""
+        try:
+            await client.report_clients(request)
+        except (ConnectionManagerUnavailable, grpc.aio.AioRpcError) as error:
+            log.debug("clients not reported", error=type(error).__name__)
 
     def _network(self, visitor: Visitor) -> bytes:
         return self._networks.locate(visitor.address).key

@@ -13,6 +13,7 @@ from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
 from netmail_connmgr.adapters import convert, metrics, record
+from netmail_connmgr.adapters.grpc_addresses import AddressMethods
 from netmail_connmgr.adapters.grpc_audit import AuditMethods
 from netmail_connmgr.adapters.grpc_connections import ConnectionMethods, require_admin
 from netmail_connmgr.adapters.grpc_events import EventMethods
@@ -45,7 +46,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 
-class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods):
+class ConnectionManagerService(ConnectionMethods, EventMethods, AuditMethods, AddressMethods):
     """Decisions and the login table by gRPC.
 
     Args:

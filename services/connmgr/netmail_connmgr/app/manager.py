@@ -5,12 +5,14 @@ import contextlib
 import functools
 import gc
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netmail.connmgr.v1.connmgr_pb2_grpc import (
     add_ConnectionManagerServiceServicer_to_server as _add_to_server,
 )
+from netmail_common.certificates import Identity
 from netmail_common.command_line import AgentArguments
 from netmail_common.config import (
     ConfigError,
@@ -19,7 +21,7 @@ from netmail_common.config import (
     Installation,
 )
 from netmail_common.config_reload import Take, following_config
-from netmail_common.grpc_security import agent_identity
+from netmail_common.grpc_security import AgentIdentity, agent_identity
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health, http_server
 from netmail_common.lifecycle import Lifecycle
@@ -29,6 +31,7 @@ from netmail_common.roles import Role
 
 from netmail_connmgr.adapters.audit_trail import audit_trail
 from netmail_connmgr.adapters.front_end import FrontEndSetup
+from netmail_connmgr.adapters.grpc_addresses import AddressDesk
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME, ConnectionManagerService
 from netmail_connmgr.adapters.memory_store import boot_time
 from netmail_connmgr.app.abuse import abuse_protection
@@ -43,6 +46,7 @@ from netmail_connmgr.app.workers import (
     worker_command,
     worker_processes,
 )
+from netmail_connmgr.domain.probe import ProbeTokens
 from netmail_connmgr.domain.suspicions import SuspicionBook
 
 __all__ = ["Running", "connection_manager", "run"]
@@ -105,6 +109,13 @@ async def connection_manager(
             )
         )
         rules = shared.rules
+        identity = agent_identity(installation, Role.CONNMGR)
+        service.addresses = AddressDesk(
+            networks=lambda: service.desk.networks,
+            cluster=lambda: shared.cluster,
+            tokens=ProbeTokens(_probe_key(identity)),
+            learns=config.learn_cluster_networks,
+        )
         service.audit = await stack.enter_async_context(
             audit_trail(config.audit, name, lambda: service.desk.networks)
         )
@@ -122,7 +133,7 @@ async def connection_manager(
         bound = await stack.enter_async_context(
             grpc_server(
                 listen=config.listen,
-                identity=agent_identity(installation, Role.CONNMGR),
+                identity=identity,
                 role=Role.CONNMGR,
                 installation=installation.installation,
                 register=functools.partial(_add_to_server, service),
@@ -174,6 +185,13 @@ def _config(installation: Installation, name: str) -> ConnectionManagerConfig:
         return installation.connection_manager(name)
     except KeyError:
         raise ConfigError(f"no connection manager is named {name!r}") from None
+
+
+def _probe_key(identity: AgentIdentity) -> bytes:
+    """The certificate's key, which all replicas have; without one each knows its own tokens."""
+    if isinstance(identity, Identity):
+        return identity.current().key
+    return secrets.token_bytes(32)
 
 
 def _rules(installation: Installation, name: str) -> AddressRules:

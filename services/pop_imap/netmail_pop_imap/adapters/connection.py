@@ -16,7 +16,7 @@ from netmail_common.logging import get_logger
 from netmail_common.reset import reset
 from netmail_common.tls import ServerTls
 
-from netmail_pop_imap.adapters.admission import check_welcome, is_asked_about
+from netmail_pop_imap.adapters.admission import check_welcome, is_asked_about, visitor_of
 from netmail_pop_imap.adapters.context import ListenerContext
 from netmail_pop_imap.adapters.metrics import COMMAND_SECONDS
 from netmail_pop_imap.domain.session import Ending
@@ -275,6 +275,11 @@ class Connection(asyncio.Protocol, ABC):
     def tls_started(self) -> None:
         """TLS is on: the subclass forgets what it knew before. Default: nothing."""
 
+    async def probed(self, text: str) -> str | None:
+        """The address that arrived, for a person who asks by a token; None: nobody asks so."""
+        visitor = visitor_of(self.client, self.context.listener)
+        return await self.context.gate.probe(visitor, text)
+
     # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -284,6 +289,7 @@ class Connection(asyncio.Protocol, ABC):
         self.context.sessions.add(self)
         self._deadline = self.loop.time() + self.context.limits.login_timeout
         self._arm(self.context.limits.login_timeout)
+        self.context.gate.seen(visitor_of(self.client, self.context.listener))
         if is_asked_about(self.client, self.context):
             self.start(self._admit(), "CONNECT")
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Mapping
 from typing import ClassVar
 
+from netmail_common.connmgr.clients_seen import PROBE
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser
 from prometheus_client import Counter
@@ -74,6 +75,19 @@ class ImapConnection(ImapSession):
         if command.fields:
             known = {key: command.fields.get(key, "")[:80] for key in ("name", "version")}
             log.debug("client identified itself", **known)
+        if PROBE in command.fields:
+            self.start(self._answer_probe(command.fields[PROBE]), "ID")
+            return
+        self._identified(None)
+
+    async def _answer_probe(self, token: str) -> None:
+        self._identified(await self.probed(f"{PROBE} {token}"))
+
+    def _identified(self, address: str | None) -> None:
+        if address is not None:
+            self.write(f'* ID ("name" "NetMail" "{PROBE}" "{address}")\r\n'.encode("ascii"))
+            self.complete("ID completed")
+            return
         self.write(b'* ID ("name" "NetMail" "vendor" "NetMail")\r\n')
         self.complete("ID completed")
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import ClassVar, cast
 
 from netmail_common.acceptor import ClientInfo
+from netmail_common.connmgr.clients_seen import PROBE
 from netmail_common.logging import get_logger
 from netmail_common.nmap import AuthenticatedUser
 
@@ -143,6 +144,15 @@ class Pop3Connection(Connection):
     def _utf8(self, command: Command) -> None:
         command.no_argument()
         self.write(ok("UTF8 enabled"))
+
+    def _xdoctor(self, command: Command) -> None:
+        self.start(self._probe(command.text()), "XDOCTOR")
+
+    async def _probe(self, token: str) -> None:
+        address = await self.probed(f"{PROBE} {token}")
+        if address is None:
+            raise BadCommand("unknown command")
+        self.write(ok(f"{PROBE} {address}"))
 
     def _name_user(self, command: Command) -> None:
         username = command.text()
@@ -328,6 +338,7 @@ class Pop3Connection(Connection):
         "CAPA": _capa,
         "STLS": _stls,
         "UTF8": _utf8,
+        "XDOCTOR": _xdoctor,
         "USER": _name_user,
         "PASS": _pass,
         "AUTH": _auth,

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from netmail_common.acceptor import ClientInfo
+from netmail_common.connmgr.clients_seen import PROBE
 from netmail_common.logging import get_logger
 
 from netmail_smtp.adapters.authentication import Authentication
@@ -129,6 +130,7 @@ class SmtpSession(SessionState):
 
     async def _is_welcome(self) -> bool:
         """Asks whether the client may connect; tells it if it may not (RFC 5321 3.1: 554)."""
+        self.services.gate.seen(self.visitor)
         if not self.client.may_grant or self._standing.by_network() is not None:
             return True
         admission = self.admission = await self.services.gate.connecting(self.visitor)
@@ -176,9 +178,9 @@ class SmtpSession(SessionState):
             case Auth():
                 return await self.authentication.run(command)
             case Simple():
-                return await self._simple(verb)
+                return await self._simple(verb, command.argument)
 
-    async def _simple(self, verb: str) -> Reply | None:
+    async def _simple(self, verb: str, argument: str) -> Reply | None:
         match verb:
             case "DATA":
                 return await self._content.read_data()
@@ -197,6 +199,9 @@ class SmtpSession(SessionState):
                 return _EXPN
             case "HELP":
                 return _HELP
+            case "NOOP" if argument:
+                address = await self.services.gate.probe(self.visitor, argument)
+                return OK if address is None else Reply(250, "2.0.0", f"{PROBE} {address}")
             case _:
                 return OK
 

@@ -4,6 +4,7 @@
   methods:
     - /grpc.reflection.v1.ServerReflection/ServerReflectionInfo
     - /grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo
+    - /netmail.connmgr.v1.ConnectionManagerService/DescribeAddresses
     - /netmail.connmgr.v1.ConnectionManagerService/ForgetFailures
     - /netmail.connmgr.v1.ConnectionManagerService/ListLogins
     - /netmail.connmgr.v1.ConnectionManagerService/QueryAudit
@@ -27,6 +28,8 @@
     - /netmail.connmgr.v1.ConnectionManagerService/CheckSender
 - callers: [cli, pop-imap, smtp]
   methods:
+    - /netmail.connmgr.v1.ConnectionManagerService/AnswerProbe
+    - /netmail.connmgr.v1.ConnectionManagerService/ReportClients
     - /netmail.connmgr.v1.ConnectionManagerService/WatchLogins
 {{- end -}}
 {{- define "netmail.methods.nmap" -}}
