@@ -5,6 +5,7 @@ import contextlib
 import socket
 import stat
 from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from netmail_connmgr.adapters.memory_store import MemoryStore
 from netmail_connmgr.app.front_ends import front_ends
 from netmail_connmgr.domain.address_map import AddressMap, parse_entries
 from netmail_connmgr.domain.door import Candidate
-from netmail_connmgr.domain.policy_answers import PolicyAnswers, PolicySettings
+from netmail_connmgr.domain.front_desk import RelayedMail
+from netmail_connmgr.domain.policy_answers import OVER_RATE, PolicyAnswers, PolicySettings
 from netmail_connmgr.domain.store import StoreUnavailable
 from netmail_connmgr.domain.table import Found, TableLimits
 from netmail_connmgr.protocol.postfix_policy import (
@@ -161,6 +163,7 @@ async def log_in(desk: LocalDesk, name: str = "alice", address: bytes = ADDRESS)
                 LoginProtocol.AUTH_POLICY,
                 addresses=MAP.addresses_of(user),
                 domains=MAP.domains_of(user),
+                session_id="a session",
             )
         ]
     )
@@ -170,9 +173,16 @@ async def ask(desk: LocalDesk, answers: PolicyAnswers, **attributes: str) -> str
     asked = one(request(**attributes))
     action = answers.at_once(asked)
     if action is None:
-        (found,) = await desk.enquire([answers.enquiry(asked, MAP)])
+        enquiry = answers.enquiry(asked, MAP)
+        assert enquiry is not None
+        (found,) = await desk.enquire([enquiry])
         action = answers.action(asked, found.decision)
     return action
+
+
+def answering(settings: PolicySettings) -> PolicyAnswers:
+    """Names of Postfix's SASL are users of no context."""
+    return PolicyAnswers(settings, lambda name: UserKey(name, ""))
 
 
 class TestAnswers:
@@ -181,14 +191,14 @@ class TestAnswers:
     STRICT = PolicySettings(Binding.STRICT, unknown="REJECT log in first")
 
     async def test_a_known_sender_may_relay_and_a_stranger_not(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         assert await ask(desk, answers) == "REJECT log in first"
         await log_in(desk)
         assert await ask(desk, answers) == "OK"
         assert await ask(desk, answers, client_address="192.0.2.2") == "REJECT log in first"
 
     async def test_the_sender_must_be_the_users(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         await log_in(desk)
         assert await ask(desk, answers, sender="bob@example.org") == "REJECT log in first"
         await log_in(desk, "bob")
@@ -197,19 +207,19 @@ class TestAnswers:
             assert await ask(desk, answers, sender=sender) == "REJECT log in first"
 
     async def test_the_null_sender_is_a_known_clients_too(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         assert await ask(desk, answers, sender="") == "REJECT log in first"
         await log_in(desk)
         assert await ask(desk, answers, sender="") == "OK"
 
     async def test_any_binds_nobody(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(PolicySettings(Binding.ANY))
+        answers = answering(PolicySettings(Binding.ANY))
         assert await ask(desk, answers, sender="x@elsewhere.example") == "DUNNO"
         await log_in(desk)
         assert await ask(desk, answers, sender="x@elsewhere.example") == "OK"
 
     async def test_data_gets_the_users_name(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         assert await ask(desk, answers, protocol_state="DATA") == "DUNNO"
         await log_in(desk)
         for state in ("DATA", "BDAT"):
@@ -219,7 +229,7 @@ class TestAnswers:
         assert named == "PREPEND X-Auth-OK: bob"
 
     async def test_the_secret_word_stands_before_the_name(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(PolicySettings(Binding.STRICT, trace_word="w" * 16))
+        answers = answering(PolicySettings(Binding.STRICT, trace_word="w" * 16))
         await log_in(desk)
         named = await ask(desk, answers, protocol_state="DATA")
         assert named == "PREPEND X-Auth-OK: wwwwwwwwwwwwwwww alice"
@@ -227,7 +237,7 @@ class TestAnswers:
     async def test_who_was_let_in_is_named_though_he_is_logged_out_by_then(
         self, desk: LocalDesk
     ) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         await log_in(desk)
         assert await ask(desk, answers) == "OK"
         await desk.log_out(UserKey("alice", ""), ADDRESS)
@@ -237,19 +247,19 @@ class TestAnswers:
         assert other == "DUNNO"
 
     async def test_who_authenticated_to_postfix_is_named_by_that(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         assert await ask(desk, answers, sasl_username="carol") == "DUNNO"
         await log_in(desk)
         named = await ask(desk, answers, sasl_username="carol", protocol_state="DATA")
         assert named == "PREPEND X-Auth-OK: carol"
 
     async def test_names_beyond_ascii_are_encoded_words(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         named = await ask(desk, answers, sasl_username="jürgen", protocol_state="DATA")
         assert named == "PREPEND X-Auth-OK: =?utf-8?q?j=C3=BCrgen?="
 
     async def test_a_name_that_could_break_the_answer_is_left_out(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         for name in ("a\rX: y", "a\x00", "a\x1b[1m", "x" * 5000):
             assert await ask(desk, answers, sasl_username=name, protocol_state="DATA") == "DUNNO"
 
@@ -258,12 +268,90 @@ class TestAnswers:
     )
     async def test_other_states_get_nothing(self, desk: LocalDesk, state: str) -> None:
         await log_in(desk)
-        assert await ask(desk, PolicyAnswers(self.STRICT), protocol_state=state) == "DUNNO"
+        assert await ask(desk, answering(self.STRICT), protocol_state=state) == "DUNNO"
 
     async def test_a_client_without_an_address_is_a_stranger(self, desk: LocalDesk) -> None:
-        answers = PolicyAnswers(self.STRICT)
+        answers = answering(self.STRICT)
         assert await ask(desk, answers, client_address="unknown") == "REJECT log in first"
         assert await ask(desk, answers, client_address="", protocol_state="DATA") == "DUNNO"
+
+
+class TestCounting:
+    """What counts for whose rates."""
+
+    STRICT = PolicySettings(Binding.STRICT)
+
+    async def mail(
+        self, desk: LocalDesk, answers: PolicyAnswers, *, over: bool = False, **attributes: Any
+    ) -> tuple[RelayedMail | None, str]:
+        """What is to be counted, and the action when that is within the rates or not."""
+        asked = one(request(**attributes))
+        enquiry = answers.enquiry(asked, MAP)
+        decision = (await desk.enquire([enquiry]))[0].decision if enquiry is not None else None
+        mail = answers.mail(asked, decision)
+        return mail, answers.action(asked, decision, within_rate=not over)
+
+    async def test_recipients_of_a_known_sender_count_one_by_one(self, desk: LocalDesk) -> None:
+        answers = answering(self.STRICT)
+        await log_in(desk)
+        first, action = await self.mail(desk, answers)
+        assert action == "OK"
+        assert first == RelayedMail(
+            ADDRESS, UserKey("alice", ""), False, 1, 1, "a session", "Postfix relay"
+        )
+        second, _ = await self.mail(desk, answers, recipient="mallory@example.net")
+        assert second == first._replace(messages=0)
+        other, _ = await self.mail(desk, answers, instance="another")
+        assert other == first
+
+    async def test_a_refused_recipient_is_no_message_yet(self, desk: LocalDesk) -> None:
+        answers = answering(self.STRICT)
+        await log_in(desk)
+        mail, action = await self.mail(desk, answers, over=True)
+        assert action == OVER_RATE
+        again, action = await self.mail(desk, answers)
+        assert action == "OK"
+        assert again == mail
+
+    async def test_who_is_not_known_by_a_login_has_no_rate(self, desk: LocalDesk) -> None:
+        answers = answering(PolicySettings(Binding.ANY))
+        assert await self.mail(desk, answers) == (None, "DUNNO")
+        desk.networks = NetworkMap(AddressRules(allowed_networks=(ip_network("192.0.2.0/24"),)))
+        assert await self.mail(desk, answers) == (None, "OK")
+        desk.networks = NetworkMap(AddressRules())
+        nobody = Candidate(UserKey("", ""), ADDRESS, LoginProtocol.LEGACY_UDP)
+        await desk.register([nobody])
+        assert await self.mail(desk, answers) == (None, "OK")
+
+    async def test_the_trace_counts_nothing(self, desk: LocalDesk) -> None:
+        answers = answering(self.STRICT)
+        await log_in(desk)
+        mail, action = await self.mail(desk, answers, protocol_state="DATA")
+        assert (mail, action) == (None, "PREPEND X-Auth-OK: alice")
+
+    async def test_mail_after_smtp_auth_counts_once_it_is_there(self, desk: LocalDesk) -> None:
+        answers = answering(self.STRICT)
+        end: dict[str, Any] = {"protocol_state": "END-OF-MESSAGE", "recipient_count": "7"}
+        asked = one(request(**end, sasl_username="bob"))
+        assert answers.at_once(asked) is None
+        mail, action = await self.mail(desk, answers, **end, sasl_username="bob")
+        assert mail == RelayedMail(ADDRESS, UserKey("bob", ""), True, 7, 1, "", "Postfix mail")
+        assert action == "DUNNO"
+        _, action = await self.mail(desk, answers, over=True, **end, sasl_username="bob")
+        assert action == OVER_RATE
+
+    @pytest.mark.parametrize(
+        "attributes", [{}, {"sasl_username": "bob", "client_address": "unknown"}]
+    )
+    async def test_other_messages_are_nobodys_business(self, attributes: dict[str, str]) -> None:
+        asked = one(request(protocol_state="END-OF-MESSAGE", recipient_count="7", **attributes))
+        assert answering(self.STRICT).at_once(asked) == "DUNNO"
+
+    @pytest.mark.parametrize(
+        ("text", "number"), [("7", 7), ("", 0), ("-1", 0), ("1e9", 0), ("9" * 8, 0), ("\u0663", 0)]
+    )
+    def test_a_number_of_recipients_is_a_number(self, text: str, number: int) -> None:
+        assert one(request(recipient_count=text)).recipients == number
 
 
 class LostStore(MemoryStore):

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail.connmgr.v1 import connmgr_pb2_grpc
+from netmail_common.config import RateLimit, RatesConfig
 from netmail_common.connmgr.model import (
     ANONYMOUS,
     Binding,
@@ -19,12 +20,15 @@ from netmail_common.connmgr.model import (
 from netmail_common.grpc_server import grpc_server
 from netmail_common.http_server import Health
 from netmail_common.roles import Role
+from netmail_connmgr.adapters.event_desk import EventDesk
 from netmail_connmgr.adapters.grpc_service import SERVICE_NAME
+from netmail_connmgr.adapters.memory_counters import MemoryCounters
 from netmail_connmgr.adapters.remote_desk import RemoteDesk
 from netmail_connmgr.app.workers import owner_target
 from netmail_connmgr.domain.connections import ConnectionQuestion, ConnectionVerdict, Service
+from netmail_connmgr.domain.counters import CountersUnavailable
 from netmail_connmgr.domain.door import Candidate
-from netmail_connmgr.domain.front_desk import Enquiry, FrontDeskUnavailable
+from netmail_connmgr.domain.front_desk import Enquiry, FrontDeskUnavailable, RelayedMail
 from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.store import LoginFilter
 from netmail_connmgr.domain.table import Outcome
@@ -85,6 +89,40 @@ async def test_it_registers_and_decides_as_the_owner_does(server: Server, desk: 
         Decision.ALLOWED,
         Decision.MUST_AUTHENTICATE,
     ]
+
+
+async def test_mail_is_counted_by_the_owner(server: Server, desk: RemoteDesk) -> None:
+    local = server.service.desk
+    mail = RelayedMail(CLIENT, ALICE, False, 1, 1, "a session", "test")
+    assert await desk.count_mail([mail]) == [True]  # nobody counts
+    server.service.events = local.events = EventDesk(
+        MemoryCounters(server.clock),
+        None,
+        RatesConfig(after_login=RateLimit(recipients=3)),
+        server.store,
+        lambda: local.networks,
+        server.clock,
+    )
+    assert await desk.count_mail([mail, mail._replace(recipients=3)]) == [True, False]
+    assert await local.count_mail([mail]) == [True]
+    assert await desk.count_mail([mail, mail, mail._replace(authenticated=True)]) == [
+        True,
+        False,
+        True,
+    ]
+
+
+async def test_counters_that_are_away_are_said_to_be(server: Server, desk: RemoteDesk) -> None:
+    class Away:
+        async def report(self, _events: object) -> Any:
+            raise CountersUnavailable
+
+    local = server.service.desk
+    local.events = server.service.events = Away()  # type: ignore[assignment]
+    mail = RelayedMail(CLIENT, ALICE, False, 1, 1, "", "test")
+    for one in (desk, local):
+        with pytest.raises(FrontDeskUnavailable):
+            await one.count_mail([mail])
 
 
 @pytest.mark.parametrize("binding", list(Binding))

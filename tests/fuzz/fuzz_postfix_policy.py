@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from netmail_common.connmgr.model import Binding, Decision, Reason, SenderDecision
+from netmail_common.connmgr.model import Binding, Decision, Reason, SenderDecision, UserKey
 from netmail_connmgr.domain.address_map import AddressMap, parse_entries
-from netmail_connmgr.domain.policy_answers import PolicyAnswers, PolicySettings
+from netmail_connmgr.domain.policy_answers import OVER_RATE, PolicyAnswers, PolicySettings
 from netmail_connmgr.protocol.postfix_policy import MAX_REQUEST, PolicyReader, PolicyRequest, answer
 
 _MAP = AddressMap(parse_entries("alice@example.org alice\n"), ["example.net"])
@@ -25,6 +25,9 @@ def seeds() -> Iterable[bytes]:
     yield b"\xff" + _RELAY.replace(b"RCPT", b"DATA").replace(b"username=", b"username=a\rb")
     yield b"\x40" + _RELAY.replace(b"192.0.2.1", b"2001:db8::1") + b"\n"
     yield b"\x10" + _RELAY.replace(b"\n", b"\r\n") + _RELAY
+    yield b"\xff" + _RELAY.replace(b"RCPT", b"END-OF-MESSAGE").replace(
+        b"sasl_username=", b"recipient_count=3\nsasl_username=bob"
+    )
     yield b"\x03request=smtpd_access_policy\nrequest=smtpd_access_policy\n\n"
     yield b"\x20request=smtpd_access_policy\nsender=\xff\nprotocol_state=DATA\n\n=\n\nx\n\n"
 
@@ -48,18 +51,29 @@ def one_input(data: bytes) -> None:
 
 def _judge(request: PolicyRequest) -> None:
     assert len(request.client_address) in {0, 4, 16}
-    answers = PolicyAnswers(PolicySettings(Binding.STRICT, known="OK", unknown="REJECT"))
+    settings = PolicySettings(Binding.STRICT, known="OK", unknown="REJECT")
+    answers = PolicyAnswers(settings, lambda name: UserKey(name, ""))
     at_once = answers.at_once(request)
     if at_once is not None:
         _check(request, at_once)
         assert at_once != "OK"  # nobody is let in without a decision
         return
     enquiry = answers.enquiry(request, _MAP)
+    over = answers.action(request, _ALLOWED, within_rate=False)
+    _check(request, over)
+    if enquiry is None:
+        mail = answers.mail(request, None)
+        assert mail is not None
+        assert mail.authenticated
+        assert over == OVER_RATE
+        _check(request, answers.action(request, None))
+        return
+    assert (over == OVER_RATE) == (request.state == "RCPT")
     assert bool(enquiry.question.senders) == bool(request.sender)
     for sender in enquiry.question.senders:
         assert not sender.key or sender.key.rpartition("@")[2] == sender.domain
-    _check(request, answers.unavailable(request))
-    assert answers.unavailable(request) != "OK"
+    _check(request, answers.action(request, None))
+    assert answers.action(request, None) != "OK"
     assert answers.action(request, _REFUSED) != "OK"
     action = answers.action(request, _ALLOWED)
     _check(request, action)

@@ -38,7 +38,12 @@ CLIENT = ["198.18.0.7/16", "198.18.0.8/16", "198.18.0.9/16", "198.18.0.10/16", "
 CLIENT += [f"2001:db8:0:{subnet}::{host}/48" for subnet, host in ((7, 1), (7, 2), (8, 1))]
 WORD = "correcthorsebatterystaple"
 KEY = "key-of-the-dovecot-policy"
-USERS = {"alice@example.org": "wonderland", "bob@example.org": "builder"}
+USERS = {
+    "alice@example.org": "wonderland",
+    "bob@example.org": "builder",
+    "carol@example.org": "christmas",
+}
+CAROLS_RATES = {"after_login": {"recipients": 2}, "after_auth": {"recipients": 1}}
 REMOTE = "eve@remote.example"
 LOGIN_FIRST = (554, "5.7.1")
 LATER = (450, 451, 454)
@@ -134,6 +139,16 @@ class Site:
         refused = code == LOGIN_FIRST[0] and text.startswith(LOGIN_FIRST[1])
         assert code == 250 or refused, text + self.postfix.log_text()
         return code == 250
+
+    def has_sent_too_much(
+        self, source: str, sender: str, auth: tuple[str, str] | None = None
+    ) -> bool:
+        """Whether no more is taken, for that reason."""
+        code, text = self.send(source, sender, auth=auth)
+        assert code == 250 or text.endswith(
+            "You have sent too much within an hour, try again later"
+        )
+        return code == 451 and text.startswith("4.7.1")
 
     def logins(self, command: str, *argv: str) -> Any:
         """What `netmail login COMMAND` says."""
@@ -258,6 +273,8 @@ def _manager(
         (manager,) = data["connection_managers"]
         manager["guessing"] = {"address_deny_from": 6, "max_delay": 0}
         manager["front_end_workers"] = plan.workers
+        carol = {"user": "carol@example.org", "context": "", **CAROLS_RATES}
+        manager["rates"] = {"overrides": [carol]}
 
     return installation(root / "state", change=change, prefix=hosts.on_server())
 
@@ -405,6 +422,19 @@ class TestAuthPolicy:
         assert not server.relays("198.18.0.7")
         assert server.imap("198.18.0.7") == "OK"
         assert server.relays("198.18.0.7")
+
+    def test_a_known_sender_may_send_so_much_and_no_more(self, server: Site) -> None:
+        carol = "carol@example.org"
+        assert server.imap("198.18.0.9", carol) == "OK"
+        assert server.relays("198.18.0.9", carol)
+        assert server.relays("198.18.0.9", carol)
+        assert server.has_sent_too_much("198.18.0.9", carol)
+        auth = (carol, USERS[carol])
+        assert server.send("198.18.0.9", carol, auth=auth)[0] == 250
+        assert server.has_sent_too_much("198.18.0.9", carol, auth)
+        # Whoever else is there goes on.
+        assert server.imap("198.18.0.9") == "OK"
+        assert server.relays("198.18.0.9")
 
     def test_who_guesses_is_refused_even_the_right_password(self, server: Site) -> None:
         for _ in range(6):

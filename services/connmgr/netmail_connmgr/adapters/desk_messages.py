@@ -19,7 +19,7 @@ from netmail_connmgr.domain.connections import (
     Verdict,
 )
 from netmail_connmgr.domain.door import Candidate
-from netmail_connmgr.domain.front_desk import Answer, Enquiry
+from netmail_connmgr.domain.front_desk import Answer, Enquiry, RelayedMail
 from netmail_connmgr.domain.table import Outcome, Registered
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "answer",
     "connection_check",
     "connection_verdict",
+    "mail_event",
     "registered",
     "registration",
     "sender_check",
@@ -132,6 +133,21 @@ def connection_check(question: ConnectionQuestion) -> pb.ConnectionCheck:
         agent=question.agent,
         user=user_message(question.user) if question.user is not None else None,
         typed_name=question.typed_name,
+    )
+
+
+def mail_event(mail: RelayedMail) -> pb.Event:
+    """Mail of a known sender."""
+    return pb.Event(
+        client_address=mail.client_address,
+        messaging_server=mail.front_end,
+        user=user_message(mail.user),
+        relay_wanted=pb.RelayWanted(
+            authenticated=mail.authenticated,
+            recipients=mail.recipients,
+            messages=mail.messages,
+            session_id=mail.session_id,
+        ),
     )
 
 

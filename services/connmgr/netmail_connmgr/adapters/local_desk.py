@@ -1,8 +1,9 @@
 """The front desk in the process that owns the table: gRPC and every front end end here."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.connmgr.decision import decide
 from netmail_common.connmgr.model import (
     ANONYMOUS,
@@ -13,15 +14,21 @@ from netmail_common.connmgr.model import (
 from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
-from netmail_connmgr.adapters import metrics, record
+from netmail_connmgr.adapters import desk_messages, metrics, record
 from netmail_connmgr.domain.connections import (
     ConnectionChecks,
     ConnectionQuestion,
     ConnectionVerdict,
 )
+from netmail_connmgr.domain.counters import CountersUnavailable
 from netmail_connmgr.domain.door import Candidate, NotAdmitted, admit, check_user
 from netmail_connmgr.domain.explanation import explain_decision
-from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
+from netmail_connmgr.domain.front_desk import (
+    Answer,
+    Enquiry,
+    FrontDeskUnavailable,
+    RelayedMail,
+)
 from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
 from netmail_connmgr.domain.table import Found, Outcome, Registered
@@ -29,6 +36,16 @@ from netmail_connmgr.domain.table import Found, Outcome, Registered
 __all__ = ["LocalDesk"]
 
 T = TypeVar("T")
+
+
+class EventTaker(Protocol):
+    """Takes what agents report, as adapters/event_desk.EventDesk does."""
+
+    async def report(self, events: Sequence[pb.Event]) -> Sequence[pb.EventResult]:
+        """A result for each, in the same order.
+
+        Raises: ValueError, for an address that is none; CountersUnavailable.
+        """
 
 
 class LocalDesk:
@@ -39,6 +56,7 @@ class LocalDesk:
         guard: knows when this process stood still.
         connections: the rules about connections; None: everybody may connect.
         count_failure: told of failed logins; None: nobody counts them.
+        events: counts mail of known senders; None: nobody does.
         remember_login: told of who has logged in from where; None: nobody wants to know.
     """
 
@@ -57,6 +75,7 @@ class LocalDesk:
         self.guard = StallGuard(store.now())
         self.connections = connections
         self.count_failure = count_failure
+        self.events: EventTaker | None = None
         self.remember_login: Callable[[UserKey, bytes], None] | None = None
 
     def limit_users(self, most: int) -> None:
@@ -124,6 +143,20 @@ class LocalDesk:
         if self.connections is None:
             return [ConnectionVerdict()] * len(questions)
         return await self.connections.check(questions)
+
+    async def count_mail(self, mails: Sequence[RelayedMail]) -> Sequence[bool]:
+        """Counts mail; whether it is within the rates of its sender: what is not is not counted.
+
+        Raises: ValueError, for an address that is none; FrontDeskUnavailable.
+        """
+        if self.events is None:
+            return [True] * len(mails)
+        try:
+            results = await self.events.report([desk_messages.mail_event(mail) for mail in mails])
+        except CountersUnavailable:
+            metrics.COUNTERS_UNAVAILABLE.inc(len(mails))
+            raise FrontDeskUnavailable("counters") from None
+        return [result.accepted for result in results]
 
     async def login_failed(self, question: ConnectionQuestion) -> None:
         """Counts a failed login."""

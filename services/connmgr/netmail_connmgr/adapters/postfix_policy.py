@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from netmail_common.config import ConfigError
-from netmail_common.connmgr.model import Binding
+from netmail_common.connmgr.model import Binding, SenderDecision
 from netmail_common.logging import get_logger
 
 from netmail_connmgr.adapters import metrics
@@ -19,7 +19,7 @@ from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.seldom import Seldom
 from netmail_connmgr.adapters.stream_listener import ListenerSetup, accept_streams
-from netmail_connmgr.domain.front_desk import FrontDesk, FrontDeskUnavailable
+from netmail_connmgr.domain.front_desk import FrontDesk, FrontDeskUnavailable, RelayedMail
 from netmail_connmgr.domain.policy_answers import PolicyAnswers, PolicySettings
 from netmail_connmgr.protocol.postfix_policy import PolicyReader, PolicyRequest, answer
 
@@ -54,7 +54,8 @@ def prepare(setup: FrontEndSetup) -> AbstractAsyncContextManager[Sequence[int]]:
         max_connections=config.max_connections,
         reuse_port=setup.reuse_port,
     )
-    server = PolicyServer(setup.desk, book, settings, idle_timeout=config.idle_timeout)
+    answers = PolicyAnswers(settings, setup.user)
+    server = PolicyServer(setup.desk, book, answers, idle_timeout=config.idle_timeout)
     return _serve(listener, server, book)
 
 
@@ -93,11 +94,11 @@ class PolicyServer:
     """
 
     def __init__(
-        self, desk: FrontDesk, book: AddressBook, settings: PolicySettings, *, idle_timeout: float
+        self, desk: FrontDesk, book: AddressBook, answers: PolicyAnswers, *, idle_timeout: float
     ) -> None:
         self._desk = desk
         self._book = book
-        self._answers = PolicyAnswers(settings)
+        self._answers = answers
         self._waiting: list[tuple[_Connection, PolicyRequest]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._malformed = Seldom()
@@ -143,22 +144,42 @@ class PolicyServer:
             connection.answered(action)
 
     async def _actions(self, requests: Sequence[PolicyRequest]) -> Sequence[str]:
+        answers = self._answers
+        decisions = await self._decisions(requests)
+        mails = list(map(answers.mail, requests, decisions))
+        counted = [mail for mail in mails if mail is not None]
+        within = iter(await self._count(counted) if counted else ())
+        return [
+            answers.action(request, decision, within_rate=mail is None or next(within))
+            for request, decision, mail in zip(requests, decisions, mails, strict=True)
+        ]
+
+    async def _decisions(self, requests: Sequence[PolicyRequest]) -> list[SenderDecision | None]:
+        """None: nobody can say, or nobody need be asked."""
         known = self._book.map
+        asked = [self._answers.enquiry(request, known) for request in requests]
+        enquiries = [enquiry for enquiry in asked if enquiry is not None]
         try:
-            answers = await self._desk.enquire(
-                [self._answers.enquiry(request, known) for request in requests]
-            )
+            found = iter(await self._desk.enquire(enquiries) if enquiries else ())
         except FrontDeskUnavailable as error:
             if self._unavailable():
                 log.warning("cannot decide", front_end=NAME, reason=str(error))
         except Exception:
             log.exception("cannot decide", front_end=NAME)
         else:
-            return [
-                self._answers.action(request, answer.decision)
-                for request, answer in zip(requests, answers, strict=True)
-            ]
-        return [self._answers.unavailable(request) for request in requests]
+            return [None if enquiry is None else next(found).decision for enquiry in asked]
+        return [None] * len(requests)
+
+    async def _count(self, mails: Sequence[RelayedMail]) -> Sequence[bool]:
+        """Whether mail is within its sender's rates; what cannot be counted is."""
+        try:
+            return await self._desk.count_mail(mails)
+        except FrontDeskUnavailable as error:
+            if self._unavailable():
+                log.warning("mail is not counted", front_end=NAME, reason=str(error))
+        except Exception:
+            log.exception("mail is not counted", front_end=NAME)
+        return [True] * len(mails)
 
 
 class _Connection(asyncio.Protocol):

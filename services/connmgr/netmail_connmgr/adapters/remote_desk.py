@@ -18,7 +18,12 @@ from netmail_connmgr.adapters import desk_messages as messages
 from netmail_connmgr.adapters.memory_store import boot_time
 from netmail_connmgr.domain.connections import ConnectionQuestion, ConnectionVerdict
 from netmail_connmgr.domain.door import Candidate
-from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
+from netmail_connmgr.domain.front_desk import (
+    Answer,
+    Enquiry,
+    FrontDeskUnavailable,
+    RelayedMail,
+)
 from netmail_connmgr.domain.stall import TICK, StallGuard
 from netmail_connmgr.domain.table import Registered
 
@@ -56,6 +61,7 @@ class RemoteDesk:
         self._registrations = _gatherer(self._send_registrations, _TABLE_CALLS)
         self._enquiries = _gatherer(self._send_enquiries, _TABLE_CALLS)
         self._connections = _gatherer(self._send_connections, _CONNECTION_CALLS)
+        self._mails = _gatherer(self._send_mails, _TABLE_CALLS)
 
     async def watch_stalls(self) -> None:
         """Notices when the process stands still, until cancelled."""
@@ -86,6 +92,10 @@ class RemoteDesk:
     ) -> Sequence[ConnectionVerdict]:
         """Judges clients by the lists, DNSBL, reverse DNS and failed logins."""
         return await self._within(self._connections, questions)
+
+    async def count_mail(self, mails: Sequence[RelayedMail]) -> Sequence[bool]:
+        """Counts mail; whether it is within the rates of its sender: what is not is not counted."""
+        return await self._within(self._mails, mails)
 
     async def login_failed(self, question: ConnectionQuestion) -> None:
         """Counts a failed login."""
@@ -149,6 +159,14 @@ class RemoteDesk:
         return _parted(
             [_read(messages.connection_verdict, one) for one in response.results], batches
         )
+
+    async def _send_mails(self, batches: list[Sequence[RelayedMail]]) -> list[list[bool]]:
+        events = [messages.mail_event(mail) for batch in batches for mail in batch]
+        response = await _call(
+            self._stub.ReportEvent(pb.ReportEventRequest(items=events), timeout=self._timeout)
+        )
+        _check_number(response.results, batches)
+        return _parted([result.accepted for result in response.results], batches)
 
     async def _within(
         self, gatherer: Gatherer[Sequence[Req], list[Res]], items: Sequence[Req]

@@ -105,7 +105,7 @@ async def abuse_protection(
         events = EventDesk(counters, None, config.rates, store, lambda: desk.networks, boot_time)
         protection = AbuseProtection(guessing, failures, events, service, checker)
         protection.use(installation, config)
-        service.events = events
+        service.events = desk.events = events
         await stack.enter_async_context(_running(failures.run))
         await stack.enter_async_context(_running(lambda: _clean_up(suspicions, counters)))
         yield protection

@@ -9,7 +9,7 @@ from netmail_connmgr.domain.connections import ConnectionQuestion, ConnectionVer
 from netmail_connmgr.domain.door import Candidate
 from netmail_connmgr.domain.table import Registered
 
-__all__ = ["Answer", "Enquiry", "FrontDesk", "FrontDeskUnavailable"]
+__all__ = ["Answer", "Enquiry", "FrontDesk", "FrontDeskUnavailable", "RelayedMail"]
 
 
 class FrontDeskUnavailable(Exception):
@@ -37,6 +37,26 @@ class Answer(NamedTuple):
     remaining: float = 0.0
 
 
+class RelayedMail(NamedTuple):
+    """Mail that a known sender wants another server to relay; for its rates.
+
+    Attributes:
+        client_address: 4 or 16 octets.
+        authenticated: by SMTP AUTH. False: known by a login.
+        messages: 0: more recipients of a message that was counted before.
+        session_id: of the login; empty: not known.
+        front_end: who asks, for the log: "Postfix relay".
+    """
+
+    client_address: bytes
+    user: UserKey
+    authenticated: bool
+    recipients: int
+    messages: int
+    session_id: str
+    front_end: str
+
+
 class FrontDesk(Protocol):
     """The Connection Manager as its front ends see it, in its own process or from another.
 
@@ -56,6 +76,12 @@ class FrontDesk(Protocol):
         self, questions: Sequence[ConnectionQuestion]
     ) -> Sequence[ConnectionVerdict]:
         """Judges clients by the lists, DNSBL, reverse DNS and failed logins."""
+
+    async def count_mail(self, mails: Sequence[RelayedMail]) -> Sequence[bool]:
+        """Counts mail; whether it is within the rates of its sender: what is not is not counted.
+
+        Raises: ValueError, for an address that is none.
+        """
 
     async def login_failed(self, question: ConnectionQuestion) -> None:
         """Counts a failed login."""

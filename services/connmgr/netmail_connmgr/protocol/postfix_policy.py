@@ -19,6 +19,7 @@ MAX_REQUEST = 32_768
 """Octets of a request. Postfix's are below 4,096, but for long addresses."""
 _MAX_ATTRIBUTES = 200
 _MAX_ACTION = 4000
+_MAX_DIGITS = 7
 _REQUEST = b"smtpd_access_policy"
 
 
@@ -36,6 +37,7 @@ class PolicyRequest:
         sender: local@domain, the local part not quoted; empty for the null sender.
         sasl_username: who authenticated to Postfix.
         instance: names the message among those of its Postfix.
+        recipients: of the whole message, once it is there; 0 before.
     """
 
     state: str
@@ -43,6 +45,7 @@ class PolicyRequest:
     sender: str = ""
     sasl_username: str = ""
     instance: str = ""
+    recipients: int = 0
 
 
 class PolicyReader:
@@ -121,12 +124,17 @@ def _parse(block: bytes) -> PolicyRequest:
         sender=_text(get(b"sender", b"")),
         sasl_username=_text(get(b"sasl_username", b"")),
         instance=_text(get(b"instance", b"")),
+        recipients=_number(get(b"recipient_count", b"")),
     )
 
 
 def _text(octets: bytes) -> str:
     """What is not UTF-8 stays a text, and is nobody's name or address."""
     return octets.decode("utf-8", "replace")
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else 0
 
 
 def _octets(text: bytes) -> bytes:
