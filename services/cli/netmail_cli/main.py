@@ -10,6 +10,7 @@ from netmail_cli.commands.certificates import certificates_app
 from netmail_cli.commands.configuration import config_app
 from netmail_cli.commands.demo import demo
 from netmail_cli.commands.devices import device_app
+from netmail_cli.commands.doctor import doctor
 from netmail_cli.commands.explain import explain
 from netmail_cli.commands.history import history
 from netmail_cli.commands.logins import login_app
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("demo")(demo)
+app.command("doctor")(doctor)
 app.command("roundtrip")(roundtrip)
 user_app.add_typer(device_app, name="device")
 app.add_typer(user_app, name="user")

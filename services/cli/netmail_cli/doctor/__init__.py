@@ -1,0 +1,1 @@
+"""What `netmail doctor` looks at, and what it makes of it."""
