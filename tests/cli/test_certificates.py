@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from cryptography import x509
-from netmail_cli.commands.certificates import issue_all
+from netmail_cli.commands.certificates import issue_all, remove_all
 from netmail_common.roles import Role, role_uri
 
 EVERY_SECRET = {
@@ -37,6 +37,9 @@ class Secrets:
     def write(self, name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> None:
         self.held[name] = dict(data)
         self.kinds[name] = kind
+
+    def remove(self, name: str) -> bool:
+        return name not in self.foreign and self.held.pop(name, None) is not None
 
 
 @pytest.fixture
@@ -108,3 +111,13 @@ def test_two_that_start_together_agree_on_one_ca(secrets: Secrets) -> None:
     written = issue(late)
     assert "netmail-ca" not in written
     assert late.held["netmail-grpc-nmap"]["ca.pem"] == first.held["netmail-ca"]["ca.pem"]
+
+
+def test_what_was_made_is_removed_and_nothing_of_others(secrets: Secrets) -> None:
+    issue(secrets)
+    secrets.foreign.add("netmail-tls")
+    secrets.held["another"] = {"key": b"value"}
+    removed = remove_all(secrets, prefix="netmail")
+    assert set(removed) == EVERY_SECRET - {"netmail-tls"}
+    assert set(secrets.held) == {"netmail-tls", "another"}
+    assert remove_all(secrets, prefix="netmail") == []

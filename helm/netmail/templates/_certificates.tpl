@@ -1,6 +1,9 @@
-{{/* Pod spec of the Job and the CronJob that make certificates. */}}
+{{/* Pod spec of what makes or removes certificates: (dict "root" $ "component" "certificates" "command" "issue"). */}}
 {{- define "netmail.certificatesPod" -}}
-serviceAccountName: {{ .Release.Name }}-certificates
+{{- $command := .command -}}
+{{- $account := include "netmail.name" . -}}
+{{- with .root -}}
+serviceAccountName: {{ $account }}
 automountServiceAccountToken: true
 restartPolicy: OnFailure
 {{- with .Values.imagePullSecrets }}
@@ -19,17 +22,19 @@ containers:
     imagePullPolicy: {{ .Values.cli.image.pullPolicy }}
     args:
       - certificates
-      - issue
+      - {{ $command }}
       - --namespace
       - {{ .Release.Namespace }}
       - --prefix
       - {{ .Release.Name }}
+      {{- if eq $command "issue" }}
       - --installation
       - {{ .Values.installation }}
       - --host-name
       - {{ include "netmail.hostName" . }}
       {{- if not .Values.certificates.listeners }}
       - --no-listeners
+      {{- end }}
       {{- end }}
     securityContext:
       allowPrivilegeEscalation: false
@@ -47,4 +52,63 @@ containers:
 volumes:
   - name: tmp
     emptyDir: {}
+{{- end -}}
+{{- end -}}
+
+{{/* Hooks that make what a Job needs and remove it when all went well. */}}
+{{- define "netmail.certificatesHook" -}}
+helm.sh/hook: pre-install,pre-upgrade,post-delete
+helm.sh/hook-weight: "-20"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{/* Service account and rights: (dict "root" $ "component" "certificates" "hook" true). */}}
+{{- define "netmail.certificatesAccess" -}}
+{{- $name := include "netmail.name" . -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "netmail.certificatesMetadata" . | nindent 2 }}
+automountServiceAccountToken: false
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  {{- include "netmail.certificatesMetadata" . | nindent 2 }}
+rules:
+  - apiGroups: [""]
+    resources: [secrets]
+    verbs: [create]
+  - apiGroups: [""]
+    resources: [secrets]
+    resourceNames:
+      - {{ .root.Release.Name }}-ca
+      - {{ .root.Release.Name }}-tls
+      {{- range list "pop-imap" "smtp" "deliver" "nmap" "connmgr" "admin" }}
+      - {{ $.root.Release.Name }}-grpc-{{ . }}
+      {{- end }}
+    verbs: {{ .hook | ternary (list "get" "patch" "delete") (list "get" "patch") | toJson }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  {{- include "netmail.certificatesMetadata" . | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $name }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end -}}
+
+{{- define "netmail.certificatesMetadata" -}}
+name: {{ include "netmail.name" . }}
+labels:
+  {{- include "netmail.labels" . | nindent 2 }}
+{{- if .hook }}
+annotations:
+  {{- include "netmail.certificatesHook" . | nindent 2 }}
+{{- end }}
 {{- end -}}

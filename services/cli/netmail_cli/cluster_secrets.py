@@ -51,6 +51,13 @@ class ClusterSecrets:
         if not self.create(name, data, kind):
             self._api.patch_namespaced_secret(name, self._namespace, self._body(name, data, kind))
 
+    def remove(self, name: str) -> bool:
+        """Removes a Secret that we made; False: there is none, or it is somebody else's."""
+        if self._get(name) is None or not self.is_ours(name):
+            return False
+        self._api.delete_namespaced_secret(name, self._namespace)
+        return True
+
     def _get(self, name: str) -> Any | None:
         try:
             return self._api.read_namespaced_secret(name, self._namespace)

@@ -1,4 +1,4 @@
-"""`netmail certificates issue`: a CA of the installation's own, in Secrets of a cluster."""
+"""`netmail certificates issue|remove`: a CA of the installation's own, in Secrets of a cluster."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from netmail_common.roles import Role
 from netmail_cli.cluster_secrets import ClusterSecrets
 from netmail_cli.context import JsonOption, Output, perform
 
-__all__ = ["SecretStore", "certificates_app", "issue_all"]
+__all__ = ["SecretStore", "certificates_app", "issue_all", "remove_all"]
 
 certificates_app = typer.Typer(
     no_args_is_help=True, help="Certificates of the agents and listeners in a cluster."
@@ -35,6 +35,9 @@ class SecretStore(Protocol):
 
     def write(self, name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> None:
         """Makes a Secret, or replaces its data."""
+
+    def remove(self, name: str) -> bool:
+        """Removes a Secret that we made; False: there is none, or it is somebody else's."""
 
 
 @certificates_app.command("issue")
@@ -68,6 +71,32 @@ def issue(
     perform(output, work)
 
 
+@certificates_app.command("remove")
+def remove(
+    namespace: Annotated[str, typer.Option("--namespace", help="Where the Secrets are.")],
+    prefix: Annotated[str, typer.Option("--prefix", help="Of their names.")],
+    json: JsonOption = False,
+) -> None:
+    """Removes the Secrets that `issue` made, the CA's key among them."""
+    output = Output(json)
+
+    async def work() -> None:
+        removed = remove_all(ClusterSecrets(namespace), prefix=prefix)
+        output.done(f"removed: {', '.join(removed) or 'nothing'}", {"removed": removed})
+
+    perform(output, work)
+
+
+def remove_all(secrets: SecretStore, *, prefix: str) -> list[str]:
+    """The Secrets that were removed; those of others stay."""
+    names = [f"{prefix}-ca", *(_of_role(prefix, role) for role in Role), f"{prefix}-tls"]
+    return [name for name in names if secrets.remove(name)]
+
+
+def _of_role(prefix: str, role: Role) -> str:
+    return f"{prefix}-grpc-{role.value.replace('_', '-')}"
+
+
 def issue_all(
     secrets: SecretStore, *, prefix: str, installation: str, host_name: str | None
 ) -> list[str]:
@@ -78,7 +107,7 @@ def issue_all(
         if is_new:
             written.append(f"{prefix}-ca")
         for role in Role:
-            name = f"{prefix}-grpc-{role.value.replace('_', '-')}"
+            name = _of_role(prefix, role)
 
             def make(where: Path, role: Role = role) -> None:
                 authority.issue(role, where)
