@@ -18,7 +18,7 @@ PACKAGES := protos services/common services/connmgr services/smtp services/pop_i
 SOURCES := services tests bench helm
 EDITABLE := $(foreach p,$(PACKAGES),-e $(p))
 
-.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean images cluster-images cluster-up cluster-install cluster-down
+.PHONY: help run demo test quick check fmt fmt-fix lint types unit proto charts bench fuzz fuzz-proof crash lock clean images cluster-images cluster-up cluster-install cluster-test cluster-long cluster-down
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/netmail run --config $(CONFIG) --state $(STATE)
@@ -96,12 +96,20 @@ cluster-images: cluster-up
 	$(CLUSTER) load $(foreach name,$(IMAGES),localhost/netmail/$(name):$(IMAGE_TAG)=netmail/$(name):$(IMAGE_TAG))
 
 cluster-up:
-	@$(CLUSTER) kubectl get nodes >/dev/null 2>&1 || $(CLUSTER) up --nodes 2
+	@$(CLUSTER) kubectl get nodes >/dev/null 2>&1 || { $(CLUSTER) base && $(CLUSTER) up --nodes 2; }
 
 # A mail system with default values on that cluster; on another one by KUBECONFIG see docs/kubernetes.md.
 cluster-install: cluster-images
 	IMAGE_VALUES="$(foreach name,connmgr smtp pop-imap nmap cli,--set $(name).image.tag=$(IMAGE_TAG))" \
 	  helm/try.sh "$(CLUSTER) kubectl" "$(CLUSTER) helm"
+
+# Tests on that cluster; with KUBECONFIG on another one, which has the images already. cluster-long: also what takes
+# minutes each (node failures, stores that fail over, mesh, add-ons).
+cluster-test: CLUSTER_TESTS ?= -m "not long"
+cluster-long: CLUSTER_TESTS ?= -m long
+cluster-test cluster-long: $(VENV)/dev.stamp $(if $(KUBECONFIG),,cluster-images)
+	$(if $(KUBECONFIG),,NETMAIL_CLUSTER_TOOL=$(CLUSTER)) NETMAIL_IMAGE_TAG=$(IMAGE_TAG) \
+	  $(BIN)/pytest -rs -s --durations=10 $(CLUSTER_TESTS) tests/cluster
 
 cluster-down:
 	$(CLUSTER) down
