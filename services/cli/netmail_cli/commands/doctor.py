@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,13 +75,15 @@ def doctor(
 
 async def _outside(output: Output, token: str, host: str | None) -> None:
     try:
-        named, targets, probe = read_token(token)
+        targets, probe = read_token(token)
     except BadToken as error:
         raise Failure(ExitCode.USAGE, str(error)) from None
-    answers = [await asyncio.to_thread(ask, host or named, one, probe) for one in targets]
+    if host is not None:
+        targets = [replace(one, host=host) for one in targets]
+    answers = [await asyncio.to_thread(ask, one, probe) for one in targets]
     output.records(
-        f"What arrives at {host or named}: compare it with your own address",
-        ["listener", "port", "arrived", "said"],
+        "What arrives: compare it with your own address",
+        ["listener", "host", "port", "arrived", "said"],
         [_asked(one) for one in answers],
     )
     if not all(one.arrived for one in answers):
@@ -93,6 +95,7 @@ async def _outside(output: Output, token: str, host: str | None) -> None:
 def _asked(one: Asked) -> dict[str, Any]:
     return {
         "listener": one.target.name,
+        "host": one.target.host,
         "port": one.target.port,
         "arrived": one.arrived,
         "grants": one.grants,
@@ -226,30 +229,29 @@ def _tokens(
     host: str | None,
 ) -> dict[str, str]:
     """For each Messaging Server what a person outside needs."""
-    public = {} if objects is None else _outer_ports(doors, objects)
+    public = {} if objects is None else _outer_places(doors, objects)
     tokens = {}
     for server in installation.messaging_servers:
         answer = answers.get(server.connection_manager or "")
         if answer is None or not answer.probe_token:
             continue
-        targets = [
-            Target(
-                one.name,
-                one.kind,
-                public.get((one.server, one.name), one.port),
-                one.tls == "implicit",
-            )
-            for one in doors
-            if one.server == server.name
-        ]
-        tokens[server.name] = write_token(host or server.host_name, targets, answer.probe_token)
+        targets = []
+        for one in doors:
+            if one.server == server.name:
+                place, port = public.get((one.server, one.name), ("", one.port))
+                where = host or place or server.host_name
+                targets.append(Target(where, one.name, one.kind, port, one.tls == "implicit"))
+        tokens[server.name] = write_token(targets, answer.probe_token)
     return tokens
 
 
-def _outer_ports(doors: list[Door], objects: Objects) -> dict[tuple[str, str], int]:
-    """The ports that clients outside connect to."""
-    return {
-        (public.door.server, public.door.name): public.port
-        for public, service in public_ports(doors, objects)
-        if service["spec"].get("clusterIP") != "None"
-    }
+def _outer_places(doors: list[Door], objects: Objects) -> dict[tuple[str, str], tuple[str, int]]:
+    """Where clients outside connect to: the address of the load balancer, if any, and the port."""
+    found = {}
+    for public, service in public_ports(doors, objects):
+        if service["spec"].get("clusterIP") == "None":
+            continue
+        given = service.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
+        address = given[0].get("hostname") or given[0].get("ip") or ""
+        found[public.door.server, public.door.name] = address, public.port
+    return found

@@ -26,10 +26,12 @@ class Target:
     """A listener as clients reach it.
 
     Attributes:
+        host: name or address.
         kind: smtp, pop3 or imap.
         implicit_tls: TLS from the first octet.
     """
 
+    host: str
     name: str
     kind: str
     port: int
@@ -52,37 +54,37 @@ class Asked:
     said: str
 
 
-def write_token(host: str, targets: list[Target], probe: str) -> str:
+def write_token(targets: list[Target], probe: str) -> str:
     """One word for a person outside."""
     text = json.dumps(
-        {"h": host, "t": [list(asdict(one).values()) for one in targets], "p": probe},
+        {"t": [list(asdict(one).values()) for one in targets], "p": probe},
         separators=(",", ":"),
     )
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def read_token(token: str) -> tuple[str, list[Target], str]:
-    """Host, listeners and the listeners' own token. Raises: BadToken."""
+def read_token(token: str) -> tuple[list[Target], str]:
+    """The listeners, and their own token. Raises: BadToken."""
     try:
         data = json.loads(
             base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
         )
         targets = [
-            Target(str(name), str(kind), int(port), bool(implicit))
-            for name, kind, port, implicit in data["t"][:_MAX_TARGETS]
+            Target(str(host), str(name), str(kind), int(port), bool(implicit))
+            for host, name, kind, port, implicit in data["t"][:_MAX_TARGETS]
         ]
-        return str(data["h"]), targets, str(data["p"])
+        return targets, str(data["p"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadToken("this is no token of netmail doctor") from error
 
 
-def ask(host: str, target: Target, probe: str) -> Asked:
+def ask(target: Target, probe: str) -> Asked:
     """Connects to a listener and asks."""
     question = {"smtp": _ask_smtp, "pop3": _ask_pop3, "imap": _ask_imap}.get(target.kind)
     if question is None:
         return Asked(target, "", grants=False, said="a listener of an unknown kind")
     try:
-        answer = question(host, target, probe)
+        answer = question(target.host, target, probe)
     except (
         OSError,
         EOFError,

@@ -73,7 +73,8 @@ def public_ports(doors: list[Door], objects: Objects) -> Iterator[tuple[PublicPo
             number = ports.get(target, target) if isinstance(target, str) else target
             for door in doors:
                 if door.port == number and one.get("protocol", "TCP") == "TCP":
-                    yield PublicPort(door, service["metadata"]["name"], one["port"]), service
+                    port = one["nodePort"] if spec.get("type") == "NodePort" else one["port"]
+                    yield PublicPort(door, service["metadata"]["name"], port), service
 
 
 def judge_services(doors: list[Door], objects: Objects) -> Iterator[Finding]:
