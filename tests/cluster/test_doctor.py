@@ -1,4 +1,4 @@
-"""Doctor, asked in the cluster and from outside, against the objects and addresses that there are."""
+"""Doctor, asked in the cluster and from outside, about the objects and addresses that are there."""
 
 import json
 import subprocess

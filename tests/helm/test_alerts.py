@@ -51,6 +51,9 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "NetmailConnectionManagerAbsent": ({}, {"netmail_connmgr_logins": "0+0x60"}),
     "NetmailConfigurationUnusable": above('netmail_config_usable{instance="a"}', 0, 1),
     "NetmailRestartNeeded": above('netmail_config_restart_needed{instance="a"}', 2, 0),
+    "NetmailClusterAddressesUnknown": above(
+        'netmail_connmgr_cluster_networks_unknown{kind="pods"}', 1, 0
+    ),
     "NetmailLoginStoreDown": above('netmail_connmgr_store_up{instance="a"}', 0, 1),
     "NetmailLoginStoreSlow": (
         histogram("netmail_connmgr_store_seconds", 'operation="find",'),
