@@ -22,9 +22,9 @@ class Recorder:
             raise self.fault
         return [item * 10 for item in items]
 
-    def gatherer(self, **limits: int) -> Gatherer[int, int]:
+    def gatherer(self, *, linger: float = 0.0, **limits: int) -> Gatherer[int, int]:
         arguments = {"max_items": 100, "max_bytes": 1000, "in_flight": 1, **limits}
-        return Gatherer(self.call, size_of=lambda item: item, **arguments)
+        return Gatherer(self.call, size_of=lambda item: item, linger=linger, **arguments)
 
 
 async def settle() -> None:
@@ -58,6 +58,43 @@ async def test_items_of_one_turn_of_the_loop_share_a_call() -> None:
     gatherer = recorder.gatherer()
     assert await asyncio.gather(*(gatherer(n) for n in range(1, 5))) == [10, 20, 30, 40]
     assert recorder.batches == [[1, 2, 3, 4]]
+
+
+@pytest.mark.looptime
+async def test_in_a_crowd_items_wait_for_others_and_a_lone_one_does_not() -> None:
+    recorder = Recorder()
+    recorder.gate.set()
+    gatherer = recorder.gatherer(linger=5.0)
+    now = asyncio.get_running_loop().time
+
+    async def later(item: int, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        return await gatherer(item)
+
+    assert await gatherer(1) == 10
+    assert now() == 0
+    await asyncio.gather(gatherer(2), gatherer(3))
+    assert now() == 0
+    await asyncio.gather(later(4, 0), later(5, 2), later(6, 4.9), later(7, 6))
+    assert recorder.batches == [[1], [2, 3], [4, 5, 6], [7]]
+    assert now() == pytest.approx(11)  # 4 to 6 waited until 5, 7 as the first after a crowd
+    assert await gatherer(8) == 80
+    assert now() == pytest.approx(11)
+
+
+@pytest.mark.looptime
+async def test_what_came_during_a_call_in_a_crowd_waits_no_longer_than_that() -> None:
+    recorder = Recorder()
+    gatherer = recorder.gatherer(linger=5.0)
+    crowd = [asyncio.create_task(gatherer(n)) for n in (1, 2)]
+    await settle()
+    third = asyncio.create_task(gatherer(3))
+    await settle()
+    recorder.gate.set()
+    assert await asyncio.gather(*crowd) == [10, 20]
+    assert asyncio.get_running_loop().time() == 0
+    assert await third == 30
+    assert asyncio.get_running_loop().time() == pytest.approx(5)
 
 
 @pytest.mark.parametrize(

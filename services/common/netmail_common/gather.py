@@ -21,6 +21,8 @@ class Gatherer(Generic[Req, Res]):
         max_bytes: of one call, by `size_of`; an item that is larger goes alone.
         size_of: octets of an item.
         in_flight: calls under way at once.
+        linger: seconds that items wait for more of them where the last call had several: in a crowd
+            somebody always comes. A lone item never waits, but the first after a crowd.
     """
 
     def __init__(
@@ -30,12 +32,17 @@ class Gatherer(Generic[Req, Res]):
         max_bytes: int,
         size_of: Callable[[Req], int],
         in_flight: int = 1,
+        *,
+        linger: float = 0.0,
     ) -> None:
         self._call = call
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._size_of = size_of
         self._idle = in_flight
+        self._linger = linger
+        self._crowd = False
+        """The last call had several items."""
         self._waiting: deque[tuple[Req, asyncio.Future[Res]]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -55,15 +62,22 @@ class Gatherer(Generic[Req, Res]):
         future: asyncio.Future[Res] = loop.create_future()
         self._waiting.append((item, future))
         if self._idle and not self._scheduled:
-            # Not at once: whatever else this turn of the loop brings goes along.
-            self._scheduled = True
-            loop.call_soon(self._start_calls)
+            self._schedule(loop)
         return await future
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Not at once: whatever else this turn of the loop brings goes along."""
+        self._scheduled = True
+        if self._crowd and self._linger:
+            loop.call_later(self._linger, self._start_calls)
+        else:
+            loop.call_soon(self._start_calls)
 
     def _start_calls(self) -> None:
         self._scheduled = False
         while self._loop is not None and self._idle and (batch := self._take()):
             self._idle -= 1
+            self._crowd = len(batch) > 1
             task = self._loop.create_task(self._run(batch))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
@@ -100,4 +114,5 @@ class Gatherer(Generic[Req, Res]):
                     future.set_result(result)
         finally:
             self._idle += 1
-            self._start_calls()
+            if self._waiting and not self._scheduled and self._loop is not None:
+                self._schedule(self._loop)

@@ -20,6 +20,8 @@ __all__ = ["ConnectionManagerClient", "ConnectionManagerUnavailable"]
 
 _MAX_ITEMS = 256
 _MAX_OCTETS = 1024 * 1024
+_LINGER = 0.001
+"""Seconds that logins wait for others when several went together before."""
 _IN_FLIGHT = 1
 """Calls of one kind at once: what waits for them gathers."""
 _CONNECTIONS_IN_FLIGHT = 64
@@ -68,7 +70,7 @@ class ConnectionManagerClient:
         self._stub = connmgr_pb2_grpc.ConnectionManagerServiceStub(channel.raw)
         self._timeout = timeout
         self._networks = networks
-        self._register = _gatherer(self._send_registrations)
+        self._register = _gatherer(self._send_registrations, linger=_LINGER)
         self._check = _gatherer(self._send_checks)
         self._check_connection = _gatherer(self._send_connections, _CONNECTIONS_IN_FLIGHT)
         self._check_login = _gatherer(self._send_connections)
@@ -259,7 +261,10 @@ class ConnectionManagerClient:
 
 
 def _gatherer(
-    call: Callable[[list[tuple[Req, float]]], Awaitable[list[Res]]], in_flight: int = _IN_FLIGHT
+    call: Callable[[list[tuple[Req, float]]], Awaitable[list[Res]]],
+    in_flight: int = _IN_FLIGHT,
+    *,
+    linger: float = 0.0,
 ) -> Gatherer[tuple[Req, float], Res]:
     return Gatherer(
         call,
@@ -267,6 +272,7 @@ def _gatherer(
         max_bytes=_MAX_OCTETS,
         size_of=lambda item: item[0].ByteSize(),
         in_flight=in_flight,
+        linger=linger,
     )
 
 

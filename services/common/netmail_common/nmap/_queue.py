@@ -17,6 +17,9 @@ MAX_UNARY_BYTES = 1024 * 1024
 """Larger messages go by `submit_stream`."""
 _CHUNK = 256 * 1024
 _ENVELOPE_OCTETS = 512
+_LINGER = 0.001
+"""Seconds that messages wait for others when several went together before: a commit for more of
+them costs each less."""
 _TIMEOUT = 30.0
 _RETRY_PAUSE = 0.05
 
@@ -92,6 +95,7 @@ class QueueClient:
             max_items=256,
             max_bytes=2 * MAX_UNARY_BYTES,
             size_of=_size_of,
+            linger=_LINGER,
         )
         # wait_for_ready: an agent that restarts makes a message wait, not fail.
         self._stream = KeptStream[queue_pb2.SubmitRequest, queue_pb2.SubmitResponse](

@@ -19,11 +19,10 @@ MAX_WATCHERS = 1000
 SNAPSHOTS_AT_ONCE = 2
 WRITE_TIMEOUT = 20.0
 """Seconds that a watcher may leave a message unread."""
-_FEW = 4
-_PAUSE_EACH = 0.0003
+_PAUSE_EACH = 0.0004
 _LONGEST_PAUSE = 0.02
-"""Seconds for changes to gather, for each stream beyond the first few, and at most: however many
-streams there are, they are sent some thousands of messages a second."""
+"""Seconds for changes to gather, for each stream, and at most: however many streams there are, they
+are sent some thousands of messages a second."""
 _MODES = {
     pb.WATCH_MODE_FULL: "full",
     pb.WATCH_MODE_REVOCATIONS: "revocations",
@@ -98,7 +97,7 @@ class Watchers:
                 mode=start.mode,
                 snapshots=self._snapshots,
                 terms=self._terms(),
-                pause=lambda: min(_LONGEST_PAUSE, _PAUSE_EACH * max(0, self._count - _FEW)),
+                pause=lambda: min(_LONGEST_PAUSE, _PAUSE_EACH * self._count),
             )
             reader = WatchRequests(requests, wake)
             helpers = [
