@@ -29,6 +29,7 @@ _NO_DESCRIPTORS_PAUSE = 0.1
 _LOG_INTERVAL = 1.0
 
 _CONNECTIONS = counter("connections", "Connections of public listeners", ["outcome"])
+_ACCEPTED = _CONNECTIONS.labels("accepted")
 
 ProtocolFactory = Callable[["ClientInfo"], asyncio.Protocol]
 
@@ -254,7 +255,7 @@ class _Acceptor:
         except BaseException:
             place.release()
             raise
-        _CONNECTIONS.labels("accepted").inc()
+        _ACCEPTED.inc()
 
     def _turn_away(self, reason: str, client: ClientInfo, **details: str) -> None:
         """Counts each one; says so once a second at most: they may be many."""

@@ -369,7 +369,10 @@ class MailboxService(mailbox_pb2_grpc.MailboxServiceServicer):
     async def _append_all(
         self, request: pb.AppendSmallMessagesRequest
     ) -> pb.AppendSmallMessagesResponse:
-        results = await asyncio.gather(*map(self._append_small, request.items))
+        if len(request.items) == 1:  # a lone one costs no task
+            results = [await self._append_small(request.items[0])]
+        else:
+            results = await asyncio.gather(*map(self._append_small, request.items))
         return pb.AppendSmallMessagesResponse(results=results)
 
     async def _append_small(

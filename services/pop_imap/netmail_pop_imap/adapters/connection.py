@@ -18,7 +18,7 @@ from netmail_common.tls import ServerTls
 
 from netmail_pop_imap.adapters.admission import check_welcome, is_asked_about, visitor_of
 from netmail_pop_imap.adapters.context import ListenerContext
-from netmail_pop_imap.adapters.metrics import COMMAND_SECONDS
+from netmail_pop_imap.adapters.metrics import command_seconds
 from netmail_pop_imap.domain.session import Ending
 from netmail_pop_imap.protocol.errors import InternalError, NotWelcome, ReplyError
 
@@ -395,7 +395,7 @@ class Connection(asyncio.Protocol, ABC):
             self._answer(InternalError())
         finally:
             self._task = None
-            COMMAND_SECONDS.labels(self.protocol_name, verb).observe(self.loop.time() - begin)
+            command_seconds(self.protocol_name, verb).observe(self.loop.time() - begin)
         self.touch()
         self.flush()
         if self._at_end is not None:

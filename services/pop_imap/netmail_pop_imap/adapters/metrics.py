@@ -1,14 +1,25 @@
 """Prometheus metrics of the POP/IMAP agent."""
 
+from functools import cache
+
 from netmail_common.metrics import counter, duration, gauge
+from prometheus_client import Histogram
 
 SESSIONS = gauge("pop_imap_sessions", "Open connections.", ["protocol"])
 COMMANDS = counter("pop_imap_commands", "Commands by verb.", ["protocol", "verb"])
-COMMAND_SECONDS = duration(
+_COMMAND_SECONDS = duration(
     "pop_imap_command",
     "Duration of commands that wait for another agent or for the client.",
     ["protocol", "verb"],
 )
+
+
+@cache  # finding the one for its labels takes longer than to observe
+def command_seconds(protocol: str, verb: str) -> Histogram:
+    """Of one of our verbs."""
+    return _COMMAND_SECONDS.labels(protocol, verb)
+
+
 LOGINS = counter(
     "pop_imap_logins",
     "Logins by outcome: ok, failed, plaintext refused, unavailable, revoked, malformed, cancelled.",

@@ -397,8 +397,11 @@ def _view_after_claim(
 
 def _append(core: Core, transaction: Transaction, target: AppendTarget, body: Body) -> Appended:
     driver = transaction.driver
-    _mailboxes.create_defaults(core, transaction, target.user_id)
-    row = _mailboxes.by_name(driver, target.user_id, target.mailbox)
+    try:
+        row = _mailboxes.by_name(driver, target.user_id, target.mailbox)
+    except MailboxNotFound:  # of a user who has none yet, as a rule
+        _mailboxes.create_defaults(core, transaction, target.user_id)
+        row = _mailboxes.by_name(driver, target.user_id, target.mailbox)
     size = len(body) if isinstance(body, bytes) else body.size
     _changes.check_quota(driver, target.user_id, size)
     mask = flags_to_mask(driver, row.id, target.flags)
