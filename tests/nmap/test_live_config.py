@@ -76,13 +76,16 @@ async def test_a_context_that_goes_takes_its_users_along_and_brings_them_back(
     contexts = agent.data["messaging_servers"][0]["contexts"]
     await agent.use(contexts=[*contexts, context("staff.demo", "dave")])
     assert await agent.outcome("dave@example.org") == ("LOCAL", "dave")
-    await login(agent.client, "dave@example.org", "dave's")
+    before = await login(agent.client, "dave@example.org", "dave's")
     await agent.use(contexts=contexts)
     assert await agent.outcome("dave@example.org") == ("UNKNOWN_USER", "")
     with pytest.raises(AuthFailed):
         await login(agent.client, "dave@example.org", "dave's")
     await agent.use(contexts=[*contexts, context("staff.demo")])
-    assert (await login(agent.client, "dave@example.org", "dave's")).name == "dave"
+    again = await login(agent.client, "dave@example.org", "dave's")
+    assert again.user_id == before.user_id
+    # So his logins of before are revoked, and his sessions ended.
+    assert again.credential_epoch > before.credential_epoch
 
 
 async def test_a_new_domain_is_ours(agent: Agent) -> None:

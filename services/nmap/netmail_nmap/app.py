@@ -212,6 +212,7 @@ class _Live:
         self.queue_service.limit(config.nmap.max_message_size)
         self.store.queue.use(_queue_settings(config))
         await self.files.follow(sources, paths, self.directory.take_in_file)
+        await self.directory.end_users_who_are_gone()
         await _create_initial_users(config, self.administration)
 
 

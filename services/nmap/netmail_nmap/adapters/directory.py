@@ -67,6 +67,7 @@ class UserDirectory:
         self.files = files
         self.default_quota = default_quota
         self._generation = 0
+        self._gone: set[str] = set()
         self._logins: VersionedCache[UserRecord] = VersionedCache(self._version)
         self._resolved: VersionedCache[ResolvedAddress] = VersionedCache(self._version)
         self._expanded: VersionedCache[Expansion] = VersionedCache(self._version)
@@ -78,11 +79,32 @@ class UserDirectory:
         files: Mapping[str, PasswordFileSource],
         default_quota: int,
     ) -> None:
-        """Goes on with other settings; what was read with the old ones is forgotten."""
+        """Goes on with other settings; what was read with the old ones is forgotten.
+
+        Users of contexts that are gone are there no more; `end_users_who_are_gone` is next.
+        """
+        self._gone |= set(self.settings.contexts)
+        self._gone -= set(settings.contexts)
         self.settings = settings
         self.files = files
         self.default_quota = default_quota
         self._generation += 1
+
+    async def end_users_who_are_gone(self) -> None:
+        """Raises the credential epochs of contexts that are gone: logins and sessions end.
+
+        Raises: StoreUnavailable; it may be called again then.
+        """
+        gone = sorted(self._gone)
+
+        def end(changes: UserChanges) -> None:
+            for context in gone:
+                for user in changes.all_of_context(context):
+                    changes.set_credentials(user.id, user.credentials)
+
+        if gone:
+            await self.store.write(end)
+            self._gone.difference_update(gone)
 
     def lookup(self, stored: UserLookup) -> FileAwareLookup:
         """Users of the storage and of the files as one."""
