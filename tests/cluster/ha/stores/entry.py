@@ -51,14 +51,14 @@ def postgresql() -> list[str]:
         "kubernetes": {
             "namespace": os.environ["POD_NAMESPACE"],
             "labels": {"app": "database"},
-            "scope_label": "patroni",
+            "scope_label": "app",
             "role_label": "role",
             "pod_ip": address,
         },
         "restapi": {"listen": "0.0.0.0:8008", "connect_address": f"{address}:8008"},
         "bootstrap": {
             "dcs": dynamic,
-            "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"],
+            "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums"],
             "pg_hba": [trusted, "host replication all 0.0.0.0/0 scram-sha-256"],
             "post_init": "/opt/stores/post_init",
         },
@@ -69,11 +69,18 @@ def postgresql() -> list[str]:
             "bin_dir": "/usr/lib/postgresql/15/bin",
             "pgpass": "/tmp/pgpass",
             "authentication": {
-                role: {"username": role, "password": PASSWORD}
-                for role in ("superuser", "replication", "rewind")
+                what: {"username": name, "password": PASSWORD}
+                for what, name in (
+                    ("superuser", "postgres"),
+                    ("replication", "replicator"),
+                    ("rewind", "rewinder"),
+                )
             },
         },
     }
+    if (DATA / "postgresql").exists():
+        # The kubelet gives a volume's files to the pod's group, which PostgreSQL does not like.
+        (DATA / "postgresql").chmod(0o700)
     file = Path("/tmp/patroni.yml")
     file.write_text(json.dumps(settings))
     return ["patroni", str(file)]

@@ -1,0 +1,1 @@
+"""Loss of pods, nodes and stores: values-ha.yaml, with stores of the tests' own."""

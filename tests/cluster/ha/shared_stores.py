@@ -1,0 +1,140 @@
+"""The stores of an installation that loses nothing with a pod or a node.
+
+PostgreSQL, primary and synchronous standby under Patroni; Redis, primary and replica under three
+Sentinels.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.support import Cluster, CommandFailed, Release
+from tests.support.waiting import eventually
+
+_FOLDER = Path(__file__).with_name("stores")
+IMAGE = "netmail-test/stores:1"
+PASSWORD = "geheim"
+_SECRETS = {
+    "netmail-valkey": {"password": PASSWORD},
+    "netmail-postgresql": {
+        "uri": f"postgresql://netmail:{PASSWORD}@database:5432/netmail"
+        "?target_session_attrs=read-write"
+    },
+}
+VALUES: dict[str, Any] = {
+    "connmgr": {
+        "valkey": {"addresses": [f"sentinel-{number}.sentinel:26379" for number in range(3)]}
+    }
+}
+"""What values-ha.yaml does not know: where the Sentinels are."""
+
+
+def build_image(cluster: Cluster, folder: Path) -> None:
+    """Makes the stores' image from Debian packages and puts it on the nodes.
+
+    On a cluster that is not the machine's own it must be there. Raises: CommandFailed.
+    """
+    if not cluster.is_own:
+        return
+    subprocess.run([_FOLDER / "unpack.sh", folder], check=True, timeout=300)
+    for name in ("Dockerfile", "entry.py", "post_init"):
+        (folder / name).write_bytes((_FOLDER / name).read_bytes())
+        (folder / name).chmod(0o755)
+    cluster.do("bud", "--timestamp", "0", "-t", f"localhost/{IMAGE}", str(folder), timeout=300)
+    cluster.do("load", f"localhost/{IMAGE}={IMAGE}", timeout=300)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores in a release's namespace."""
+
+    release: Release
+
+    def start(self) -> None:
+        """Brings them up, with the Secrets that values-ha.yaml names. Raises: CommandFailed."""
+        for name, data in _SECRETS.items():
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+            self.release.kubectl(
+                "apply", "-f", "-", stdin=json.dumps({**secret, "stringData": data})
+            )
+        self.release.kubectl("apply", "-f", str(_FOLDER / "stores.yaml"))
+        self.wait_until_whole()
+
+    def wait_until_whole(self, within: float = 240) -> None:
+        """Waits until each primary has its standby, up to date, and all Sentinels agree."""
+        for whole in (self._database_is_whole, self._redis_is_whole):
+            eventually(_patiently(whole), within)
+
+    def primary_of_the_database(self) -> str:
+        """Name of the pod. Raises: CommandFailed."""
+        for member in self._members():
+            if member["Role"] == "Leader":
+                return str(member["Member"])
+        raise CommandFailed("the database has no leader")
+
+    def primary_of_redis(self) -> str:
+        """Name of the pod, as most Sentinels say it. Raises: CommandFailed."""
+        words = self._sentinel(0, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "netmail").split()
+        return words[0].partition(".")[0]
+
+    def _members(self) -> list[dict[str, Any]]:
+        for number in range(2):
+            with suppress(CommandFailed):
+                said = self.release.kubectl(
+                    "exec", f"database-{number}", "--",
+                    *("patronictl", "-c", "/tmp/patroni.yml", "list", "-f", "json"),
+                    timeout=20,
+                )  # fmt: skip
+                members: list[dict[str, Any]] = json.loads(said)
+                return members
+        raise CommandFailed("no member of the database answers")
+
+    def _database_is_whole(self) -> bool:
+        states = {member["Role"]: member["State"] for member in self._members()}
+        return states == {"Leader": "running", "Sync Standby": "running"}
+
+    def _redis_is_whole(self) -> bool:
+        primary = self.primary_of_redis()
+        agree = all(
+            self._sentinel(n, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "netmail").startswith(primary)
+            and self._sentinel(n, "SENTINEL", "CKQUORUM", "netmail").startswith("OK 3 usable")
+            for n in range(3)
+        )
+        info = self.release.kubectl(
+            "exec", primary, "--", "redis-cli", "-a", PASSWORD, "--no-auth-warning",
+            *("INFO", "replication"), timeout=20,
+        )  # fmt: skip
+        return agree and "role:master" in info and "state=online" in info
+
+    def _sentinel(self, number: int, *words: str) -> str:
+        return self.release.kubectl(
+            "exec", f"sentinel-{number}", "--", "redis-cli", "-p", "26379", *words, timeout=20
+        )
+
+
+def _patiently(true: Callable[[], bool]) -> Callable[[], bool]:
+    def look() -> bool:
+        try:
+            return true()
+        except (CommandFailed, IndexError, ValueError):
+            return False
+
+    return look
+
+
+def new_tag(cluster: Cluster, tag: str) -> str:
+    """The images of the agents under another tag, as a new release brings them.
+
+    Raises: CommandFailed.
+    """
+    new = os.environ.get("NETMAIL_NEW_IMAGE_TAG", "")
+    if new or not cluster.is_own:
+        return new or tag
+    for name in ("connmgr", "smtp", "pop-imap", "nmap", "cli"):
+        cluster.do("load", f"localhost/netmail/{name}:{tag}=netmail/{name}:{tag}-new", timeout=300)
+    return f"{tag}-new"
