@@ -8,7 +8,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from netmail_common.roles import Role
 
 from bench.harness import Result, compare
 from bench.postfix import postfix, version
+from bench.processes import agent
 from tests.support.installation import free_port
 
 MESSAGES = 2000
@@ -63,26 +63,6 @@ def sink(port: int) -> Iterator[subprocess.Popen[bytes]]:
         if process.poll() is None:
             process.kill()
         process.wait()
-
-
-@contextmanager
-def agent(module: str, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One of our agents, from the moment at which it is ready."""
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *argv],
-        env={**os.environ, "NETMAIL_READY_FD": str(writer)},
-        pass_fds=[writer],
-    )
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as ready:
-            if ready.readline() != b"ready\n":
-                raise RuntimeError(f"{module} did not start")
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 async def fill(installation: Installation) -> None:

@@ -19,13 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from netmail_common.certificates import LocalAuthority
-from netmail_common.config import load_config
-from netmail_common.roles import Role
 from netmail_connmgr.protocol.legacy_udp.layout import Layout
 
-from bench.deliver import agent as process
 from bench.harness import Result
+from bench.manager import connection_manager
 from tests.connmgr.legacy_udp.agents import Agent, agent
 from tests.connmgr.legacy_udp.vectors import ACCESS_HASH
 from tests.support.installation import free_port
@@ -37,25 +34,6 @@ RUNS = 5
 TARGET = 0.4
 _FOLDER = Path(__file__).parent
 _LAYOUT = Layout.LP64_LITTLE
-_CONFIG = """\
-log: {{level: warning, format: json}}
-connection_managers:
-  - name: cm1
-    listen: ["127.0.0.1:{grpc}"]
-    loopback_grants: true
-    legacy_udp:
-      listen: ["127.0.0.1:{udp}"]
-      allowed_sources: ["127.0.0.1/32"]
-      access_hash_file: {hash_file}
-      plain: true
-messaging_servers:
-  - name: mail1
-    host_name: mail1.example.org
-    domains: [example.org]
-    connection_manager: cm1
-    contexts: [{{name: users}}]
-    nmap: {{listen: ["127.0.0.1:{unused}"]}}
-"""
 
 
 def run() -> list[Result]:
@@ -174,20 +152,16 @@ def _send(load: Path, server: Server, event: Event, result: int) -> Sent:
 @contextlib.contextmanager
 def _ours(folder: Path) -> Iterator[Server]:
     """A Connection Manager."""
-    hash_file = folder / "access_hash"
+    hash_file, port = folder / "access_hash", free_port()
     hash_file.write_text(ACCESS_HASH.hex(), encoding="ascii")
-    config = folder / "config.yaml"
-    port = free_port()
-    config.write_text(
-        _CONFIG.format(grpc=free_port(), udp=port, unused=free_port(), hash_file=hash_file),
-        encoding="utf-8",
-    )
-    installation = load_config(config, state=folder)
-    authority = LocalAuthority.open_or_create(folder / "ca", installation.installation)
-    authority.issue(Role.CONNMGR, installation.certificates)
-    options = ("--config", str(config), "--state", str(folder), "--name", "cm1")
-    with process("netmail_connmgr", *options) as running:
-        yield Server(port, running.pid)
+    settings = {
+        "listen": [f"127.0.0.1:{port}"],
+        "allowed_sources": ["127.0.0.1/32"],
+        "access_hash_file": str(hash_file),
+        "plain": True,
+    }
+    with connection_manager(folder, loopback_grants=True, legacy_udp=settings) as manager:
+        yield Server(port, manager.pid)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.connmgr.model import LoginProtocol, Profile, Registration, UserKey
 
 LIFETIME = 86_400.0
@@ -48,6 +49,22 @@ def registration(number: int, *, session: int = 0, renewal: bool = False) -> Reg
         age=0.0,
         credential_epoch=1,
         renewal=renewal,
+    )
+
+
+def message(number: int, *, session: str = "") -> pb.LoginRegistration:
+    """The same as an agent sends it."""
+    name, context = user(number)
+    return pb.LoginRegistration(
+        user=pb.UserKey(name=name, context=context),
+        addresses=addresses(number),
+        client_address=client_address(number),
+        protocol=pb.PROTOCOL_IMAP,
+        messaging_server="mail1",
+        agent="bench",
+        session_id=session or f"{number:032x}",
+        credential_epoch=1,
+        domains=sorted(_DOMAINS),
     )
 
 

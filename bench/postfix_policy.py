@@ -15,21 +15,19 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.certificates import Identity, LocalAuthority
-from netmail_common.config import Installation, load_config
-from netmail_common.connmgr import ConnectionManagerClient
-from netmail_common.grpc_client import Channel
-from netmail_common.roles import Role
 
 from bench.harness import Result, compare, report
+from bench.logins import message
+from bench.manager import Manager, connection_manager, manager_client
 from bench.policy_load import answers_per_second
+from bench.processes import agent
 from tests.support.installation import free_port
 
 CONNECTIONS = 16
@@ -39,18 +37,6 @@ COUNT = 10_000
 PEER_COUNT = 3_000
 RUNS = 5
 PEERS = Path(__file__).resolve().parent / "peers"
-_CONFIG = """\
-log: {{level: info, format: json}}
-connection_managers:
-  - name: cm1
-    listen: ["127.0.0.1:{grpc}"]
-    login_lifetime: 24h
-    loopback_grants: true
-    address_map: {{file: {folder}/addresses}}
-    postfix_policy:
-      listen: ["127.0.0.1:{policy}"]
-      allowed_sources: ["127.0.0.0/8"]
-"""
 
 
 def run() -> list[Result]:
@@ -67,7 +53,7 @@ def run() -> list[Result]:
         postgrey = stack.enter_context(_postgrey())
         postfwd = stack.enter_context(_postfwd(folder))
         bare = free_port()
-        stack.enter_context(_agent(folder, "bench.policy_load", str(bare)))
+        stack.enter_context(agent("bench.policy_load", str(bare)))
         rows = [
             compare(
                 f"policy answers, {CONNECTIONS} connections",
@@ -106,71 +92,39 @@ def _request(number: int) -> bytes:
 @contextlib.contextmanager
 def _ours(folder: Path) -> Iterator[int]:
     """A Connection Manager with its table filled; the port of its front end."""
-    grpc, policy = free_port(), free_port()
-    config = folder / "config.yaml"
-    config.write_text(_CONFIG.format(grpc=grpc, policy=policy, folder=folder), encoding="utf-8")
-    (folder / "addresses").write_text(
-        "".join(f"user{n}@example.org user{n}@users\n" for n in range(0, 2 * LOGINS, 2))
+    policy, addresses = free_port(), folder / "addresses"
+    addresses.write_text(
+        "".join(f"user{n}@example.org user{n}@users.demo\n" for n in range(0, 2 * LOGINS, 2))
     )
-    installation = load_config(config, state=folder)
-    authority = LocalAuthority.open_or_create(folder / "ca", installation.installation)
-    for role in (Role.CONNMGR, Role.ADMIN):
-        authority.issue(role, installation.certificates)
-    options = ("--config", str(config), "--state", str(folder), "--name", "cm1")
-    with _agent(folder, "netmail_connmgr", *options):
-        asyncio.run(_fill(grpc, installation))
+    settings: dict[str, Any] = {
+        "login_lifetime": "24h",
+        "loopback_grants": True,
+        "address_map": {"file": str(addresses)},
+        "postfix_policy": {
+            "listen": [f"127.0.0.1:{policy}"],
+            "allowed_sources": ["127.0.0.0/8"],
+        },
+        # Everybody is counted, and nobody refused.
+        "rates": {"after_login": {"recipients": 1_000_000}},
+    }
+    with (
+        (folder / "connmgr.log").open("wb") as log,
+        connection_manager(folder, log=log, level="info", **settings) as manager,
+    ):
+        asyncio.run(_fill(manager))
         yield policy
 
 
-async def _fill(port: int, installation: Installation) -> None:
-    identity = Identity.from_folder(installation.certificates, Role.ADMIN)
-    channel = Channel(
-        f"127.0.0.1:{port}",
-        identity,
-        installation=installation.installation,
-        expected_role=Role.CONNMGR,
-    )
-    try:
-        client = ConnectionManagerClient(channel)
+async def _fill(manager: Manager) -> None:
+    async with manager_client(manager.certificates, manager.port) as client:
         for first in range(0, 2 * LOGINS, 1000):
             await client.register([_login(n) for n in range(first, first + 1000, 2)])
-    finally:
-        await channel.close()
 
 
 def _login(number: int) -> pb.LoginRegistration:
-    address = bytes([192, 18 + (number >> 16), number >> 8 & 255, number & 255])
-    return pb.LoginRegistration(
-        user=pb.UserKey(name=f"user{number}", context="users"),
-        addresses=[f"user{number}@example.org"],
-        client_address=address,
-        protocol=pb.PROTOCOL_IMAP,
-        agent="bench",
-        session_id=f"session {number}",
-        credential_epoch=1,
-        domains=["example.org"],
-    )
-
-
-@contextlib.contextmanager
-def _agent(folder: Path, module: str, *argv: str) -> Iterator[None]:
-    """One of our processes, from the moment at which it is ready; its log goes into a file."""
-    reader, writer = os.pipe()
-    with (folder / f"{module}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *argv],
-            env={**os.environ, "NETMAIL_READY_FD": str(writer)},
-            pass_fds=[writer], stdout=log, stderr=log,
-        )  # fmt: skip
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as ready:
-            if ready.readline() != b"ready\n":
-                raise RuntimeError(f"{module} did not start")
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
+    login = message(number)
+    login.client_address = bytes([192, 18 + (number >> 16), number >> 8 & 255, number & 255])
+    return login
 
 
 @contextlib.contextmanager

@@ -13,76 +13,47 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.certificates import Identity, LocalAuthority
-from netmail_common.config import load_config
 from netmail_common.connmgr import ConnectionManagerClient
-from netmail_common.grpc_client import Channel
-from netmail_common.roles import Role
 
-from bench.deliver import agent
 from bench.harness import Result
-from tests.support.installation import free_port
+from bench.logins import addresses, client_address, message
+from bench.manager import Manager, connection_manager, manager_client
 
 LOGINS = 100_000
 CALLS = 2000
 IN_FLIGHT = 64
 RUNS = 5
-_FIRST_ADDRESS = 0x0A000000
-_CONFIG = """\
-log: {{level: warning, format: json}}
-connection_managers:
-  - {{name: cm1, listen: ["127.0.0.1:{port}"]}}
-messaging_servers:
-  - name: mail1
-    host_name: mail1.example.org
-    domains: [example.org]
-    connection_manager: cm1
-    contexts: [{{name: users}}]
-    nmap: {{listen: ["127.0.0.1:{unused}"]}}
-"""
 
 Call = Callable[[int], Awaitable[object]]
 
 
 def run() -> list[Result]:
     """Measures; one row for each figure."""
-    with tempfile.TemporaryDirectory(prefix="netmail-bench-") as folder:
-        state = Path(folder)
-        port = free_port()
-        config = state / "config.yaml"
-        config.write_text(_CONFIG.format(port=port, unused=free_port()), encoding="utf-8")
-        installation = load_config(config, state=state)
-        authority = LocalAuthority.open_or_create(state / "ca", installation.installation)
-        for role in (Role.CONNMGR, Role.ADMIN):
-            authority.issue(role, installation.certificates)
-        options = ("--config", str(config), "--state", folder, "--name", "cm1")
-        with agent("netmail_connmgr", *options):
-            identity = Identity.from_folder(installation.certificates, Role.ADMIN)
-            return asyncio.run(_measure(port, identity, installation.installation))
+    with (
+        tempfile.TemporaryDirectory(prefix="netmail-bench-") as folder,
+        connection_manager(Path(folder)) as manager,
+    ):
+        return asyncio.run(_measure(manager))
 
 
-async def _measure(port: int, identity: Identity, installation: str) -> list[Result]:
-    channel = Channel(
-        f"127.0.0.1:{port}", identity, installation=installation, expected_role=Role.CONNMGR
-    )
-    client = ConnectionManagerClient(channel)
-    try:
+async def _measure(manager: Manager) -> list[Result]:
+    async with manager_client(manager.certificates, manager.port) as client:
         await _fill(client)
         check: Call = lambda _: client.check_sender(_check(random.randrange(LOGINS)))  # noqa: E731
         miss: Call = lambda _: client.check_sender(_check(LOGINS + 1))  # noqa: E731
-        register: Call = lambda n: client.register_one(_login(random.randrange(LOGINS), f"b{n}"))  # noqa: E731
+        register: Call = lambda n: client.register_one(  # noqa: E731
+            message(random.randrange(LOGINS), session=f"again {n}")
+        )
         return [
             *await _rows("relay decision, known address", check),
             *await _rows("relay decision, unknown address", miss),
             *await _rows("registration of a login", register),
         ]
-    finally:
-        await channel.close()
 
 
 async def _fill(client: ConnectionManagerClient) -> None:
     for first in range(0, LOGINS, 1000):
-        await client.register([_login(n, "first") for n in range(first, first + 1000)])
+        await client.register([message(n) for n in range(first, first + 1000)])
 
 
 async def _rows(name: str, call: Call) -> list[Result]:
@@ -131,24 +102,10 @@ async def _timed(call: Call, number: int) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def _login(number: int, session: str) -> pb.LoginRegistration:
-    return pb.LoginRegistration(
-        user=pb.UserKey(name=f"user{number}", context="users"),
-        addresses=[f"user{number}@example.org"],
-        client_address=(_FIRST_ADDRESS + number).to_bytes(4, "big"),
-        protocol=pb.PROTOCOL_IMAP,
-        messaging_server="mail1",
-        agent="bench",
-        session_id=f"{session} {number}",
-        credential_epoch=1,
-        domains=["example.org"],
-    )
-
-
 def _check(number: int) -> pb.SenderCheck:
     return pb.SenderCheck(
-        client_address=(_FIRST_ADDRESS + number).to_bytes(4, "big"),
-        senders=[f"user{number}@example.org"],
+        client_address=client_address(number),
+        senders=addresses(number)[:1],
         binding=pb.SENDER_BINDING_DOMAIN,
         messaging_server="mail1",
     )

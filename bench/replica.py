@@ -17,19 +17,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from netmail.connmgr.v1 import connmgr_pb2 as pb
-from netmail_common.certificates import Identity, LocalAuthority
+from netmail_common.certificates import LocalAuthority
 from netmail_common.config import LogConfig
 from netmail_common.connmgr import ConnectionManagerClient, LoginReplica
 from netmail_common.connmgr.model import Binding, CheckedSender, SenderQuestion
-from netmail_common.grpc_client import Channel
 from netmail_common.logging import configure_logging
 from netmail_common.networks import AddressRules, NetworkMap
 from netmail_common.roles import Role
 
-from bench.deliver import agent
 from bench.harness import Result
-from bench.logins import addresses, client_address, resident, user
+from bench.logins import addresses, client_address, message, resident, user
+from bench.manager import INSTALLATION, manager_client
+from bench.processes import agent
 from tests.support.installation import free_port
 
 LOGINS = 1_000_000
@@ -70,7 +69,7 @@ def _measured(what: str, logins: int) -> dict[str, float]:
     """Figures of one run of a process of its own."""
     with tempfile.TemporaryDirectory(prefix="netmail-bench-") as folder:
         certificates = Path(folder) / "certificates"
-        authority = LocalAuthority.open_or_create(Path(folder) / "ca", "netmail")
+        authority = LocalAuthority.open_or_create(Path(folder) / "ca", INSTALLATION)
         for role in (Role.CONNMGR, Role.SMTP, Role.ADMIN):
             authority.issue(role, certificates)
         port = free_port()
@@ -86,24 +85,8 @@ def _measured(what: str, logins: int) -> dict[str, float]:
 
 
 @asynccontextmanager
-async def _client(
-    certificates: Path, port: int, role: Role
-) -> AsyncIterator[ConnectionManagerClient]:
-    channel = Channel(
-        f"127.0.0.1:{port}",
-        Identity.from_folder(certificates, role),
-        installation="netmail",
-        expected_role=Role.CONNMGR,
-    )
-    try:
-        yield ConnectionManagerClient(channel)
-    finally:
-        await channel.close()
-
-
-@asynccontextmanager
 async def _replica(certificates: Path, port: int) -> AsyncIterator[LoginReplica]:
-    async with _client(certificates, port, Role.SMTP) as client:
+    async with manager_client(certificates, port, Role.SMTP) as client:
         networks = NetworkMap(AddressRules())
         replica = LoginReplica(client, networks, max_staleness=10.0, max_logins=2 * LOGINS)
         task = asyncio.create_task(replica.run())
@@ -131,7 +114,7 @@ async def _whole(certificates: Path, port: int) -> dict[str, float]:
         memory = (resident() - before) / replica.logins
         gc.freeze()
         times = sorted(_decisions(replica, replica.logins))
-        async with _client(certificates, port, Role.ADMIN) as client:
+        async with manager_client(certificates, port) as client:
             revoked = await _revoked(client, [replica])
         return {
             "snapshot": seconds,
@@ -166,7 +149,7 @@ async def _revocation(certificates: Path, port: int) -> dict[str, float]:
         replicas = [
             await stack.enter_async_context(_replica(certificates, port)) for _ in range(REPLICAS)
         ]
-        client = await stack.enter_async_context(_client(certificates, port, Role.ADMIN))
+        client = await stack.enter_async_context(manager_client(certificates, port))
         await _until(lambda: all(replica.fresh for replica in replicas))
         times = await _revoked(client, replicas)
         return {"p50": _at(times, 50), "p99": _at(times, 99)}
@@ -176,7 +159,7 @@ async def _revoked(client: ConnectionManagerClient, replicas: list[LoginReplica]
     """Sorted milliseconds from asking for a revocation until no replica allows its user."""
     times = []
     for number in range(REVOCATIONS):
-        await client.register([_login(2 * LOGINS + number * 10 + n) for n in range(10)])
+        await client.register([message(2 * LOGINS + number * 10 + n) for n in range(10)])
         start = time.perf_counter()
         await client.revoke(user=user(number))
         await _until(functools.partial(_nobody_allows, replicas, number))
@@ -191,21 +174,6 @@ def _at(times: list[float], percent: int) -> float:
 def _nobody_allows(replicas: list[LoginReplica], number: int) -> bool:
     address, asked = client_address(number), question(number)
     return all(replica.allows(address, asked) is None for replica in replicas)
-
-
-def _login(number: int) -> pb.LoginRegistration:
-    name, context = user(number)
-    return pb.LoginRegistration(
-        user=pb.UserKey(name=name, context=context),
-        addresses=addresses(number),
-        client_address=client_address(number),
-        protocol=pb.PROTOCOL_IMAP,
-        messaging_server="mail1",
-        agent="bench",
-        session_id=f"{number:032x}",
-        credential_epoch=1,
-        domains=["example.org", "example.net"],
-    )
 
 
 _PARTS = {"whole": _whole, "revocation": _revocation}
