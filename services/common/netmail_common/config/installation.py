@@ -73,7 +73,8 @@ class GrpcConfig(Section):
     """mtls: mutual TLS of our own, also inside a mesh. mesh: the proxies of a service mesh encrypt
     and authenticate; an agent does not start without one, and serves only what comes through it."""
     certificates: Path | None = None
-    """Folder with ca.pem and, for each role, ROLE.pem and ROLE.key; default: STATE_DIR/tls."""
+    """Folder with ca.pem and, for each role, ROLE.pem and ROLE.key; or with ca.crt, tls.crt and
+    tls.key, as a Secret of Kubernetes has them. Default: STATE_DIR/tls."""
     mesh: MeshConfig | None = None
     """For security: mesh."""
 
