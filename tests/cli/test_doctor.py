@@ -140,6 +140,12 @@ def test_a_service_without_ready_pods_is_bad() -> None:
     assert "no ready pod" in found[1].said
 
 
+def test_a_service_whose_pods_are_gone_is_bad() -> None:
+    (finding,) = judge_services([door()], objects(service(), pods=[], ready=False))
+    assert (finding.level, finding.about) == (Level.BAD, "Service netmail-smtp")
+    assert finding.said == "no pod is behind it"
+
+
 def test_a_listener_that_nothing_leads_to_is_said_and_a_host_port_is_found() -> None:
     (finding,) = judge_services([door()], objects())
     assert (finding.level, "2525" in finding.said) == (Level.WARNING, True)

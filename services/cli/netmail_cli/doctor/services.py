@@ -94,9 +94,26 @@ def judge_services(doors: list[Door], objects: Objects) -> Iterator[Finding]:
             )
     routed = list(_judge_routes(doors, objects))
     yield from routed
+    empty = list(_without_pods(objects))
+    yield from empty
     for door in doors:
-        if (door.server, door.name) not in reached and not routed:
+        if (door.server, door.name) not in reached and not routed and not empty:
             yield _unreached(door, objects)
+
+
+def _without_pods(objects: Objects) -> Iterator[Finding]:
+    """Services of ours whose pods are gone: nobody knows which listeners they lead to."""
+    for service in objects.services:
+        selector = service["spec"].get("selector") or {}
+        if selector.get("app.kubernetes.io/name") != "netmail":
+            continue
+        if service["spec"].get("clusterIP") != "None" and not _selected(objects, selector):
+            yield Finding(
+                Level.BAD,
+                f"Service {service['metadata']['name']}",
+                "no pod is behind it",
+                "look at the Deployment: kubectl get deployments, kubectl get events",
+            )
 
 
 def _judge_service(public: PublicPort, service: Object) -> Finding:
@@ -211,11 +228,17 @@ def _unreached(door: Door, objects: Objects) -> Finding:
 def _container_ports(objects: Objects, selector: Mapping[str, str]) -> dict[str, int]:
     """Ports by name, of the pods that a Service selects."""
     found: dict[str, int] = {}
-    for pod in objects.pods:
-        labels = pod["metadata"].get("labels") or {}
-        if selector.items() <= labels.items():
-            found |= {one["name"]: one["containerPort"] for one in _ports(pod) if "name" in one}
+    for pod in _selected(objects, selector):
+        found |= {one["name"]: one["containerPort"] for one in _ports(pod) if "name" in one}
     return found
+
+
+def _selected(objects: Objects, selector: Mapping[str, str]) -> list[Object]:
+    return [
+        pod
+        for pod in objects.pods
+        if selector.items() <= (pod["metadata"].get("labels") or {}).items()
+    ]
 
 
 def _ports(pod: Object) -> list[dict[str, Any]]:
