@@ -53,6 +53,8 @@ def test_each_role_may_call_what_the_design_says() -> None:
         "CheckConnection",
         "ReportEvent",
         "WatchLogins",
+        "ReportClients",
+        "AnswerProbe",
         "Authenticate",
         "ListContexts",
     }
@@ -61,6 +63,8 @@ def test_each_role_may_call_what_the_design_says() -> None:
         "CheckConnection",
         "ReportEvent",
         "WatchLogins",
+        "ReportClients",
+        "AnswerProbe",
         "Authenticate",
         "Resolve",
         "ListContexts",
