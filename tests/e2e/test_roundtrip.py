@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.installation import RunningInstallation, free_port, installation
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 SINK = free_port()
 
 
@@ -28,6 +28,13 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningInstall
         yield started
 
 
+def netmail(running: RunningInstallation, *argv: str) -> subprocess.CompletedProcess[str]:
+    """The command; on a busy machine its start alone takes a while."""
+    command = [sys.executable, "-m", "netmail_cli", *argv]
+    command += ["--config", str(running.config_path), "--state", str(running.state)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+
+
 def roundtrip(
     running: RunningInstallation, *argv: str, sink: int = SINK
 ) -> subprocess.CompletedProcess[str]:
@@ -37,10 +44,8 @@ def roundtrip(
         for name, port in doors.items()
         for word in (f"--{name}", f"127.0.0.1:{running.port(port)}")
     ]
-    command = [sys.executable, "-m", "netmail_cli", "roundtrip", *given, *argv]
-    command += ["--sink", f"127.0.0.1:{sink}", "--context", "users.demo"]
-    command += ["--config", str(running.config_path), "--state", str(running.state)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    where = ["--sink", f"127.0.0.1:{sink}", "--context", "users.demo"]
+    return netmail(running, "roundtrip", *given, *where, *argv)
 
 
 def authority(running: RunningInstallation) -> Path:
@@ -48,7 +53,7 @@ def authority(running: RunningInstallation) -> Path:
 
 
 def users(running: RunningInstallation) -> set[str]:
-    listed = json.loads(running.netmail("user", "list", "--json").stdout)
+    listed = json.loads(netmail(running, "user", "list", "--json").stdout)
     return {one["name"] for one in listed}
 
 
