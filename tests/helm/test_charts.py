@@ -132,6 +132,7 @@ def test_each_agent_mounts_the_certificate_of_its_own_role_only() -> None:
         "Deployment netmail-deliver": ["netmail-grpc-deliver"],
         "Deployment netmail-pop-imap": ["netmail-grpc-pop-imap"],
         "Deployment netmail-cli": ["netmail-grpc-admin"],
+        "Pod netmail-test-roundtrip": ["netmail-grpc-admin"],
     }
 
 
