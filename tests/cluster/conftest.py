@@ -39,12 +39,14 @@ def hosts(cluster: Cluster) -> list[Outside]:
 
 
 def values_for(sink: Sink) -> dict[str, Any]:
-    """What the tests add to the default values: where example.net is, and quick retries."""
+    """What the tests add to the default values: where example.net is, quick retries, no rates."""
+    unlimited = {"recipients": 1_000_000}
     return {
+        "connectionManager": {"rates": {"after_login": unlimited, "after_auth": unlimited}},
         "messagingServer": {
             "nmap": {"queue": {"first_retry": 1, "max_retry": 2}},
             "deliver": {"routes": [sink.route()], "host_backoff": 1},
-        }
+        },
     }
 
 

@@ -11,12 +11,14 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from tests.support.other_network import inside
 
 T = TypeVar("T")
+_FURTHER_TRIES = 2
 
 
 class Place(Protocol):
@@ -97,12 +99,21 @@ class Outside:
     place: Place
 
     def connect(self, host: str, port: int, timeout: float = 30) -> socket.socket:
-        """A TCP connection from this host's address."""
-        return self.place.within(
-            lambda: socket.create_connection(
-                (host, port), timeout, source_address=(self.address, 0)
-            )
-        )
+        """A TCP connection from this host's address.
+
+        Tried again from another port when nobody answers: an agent for NetworkPolicies that has
+        lost a packet may go on to drop all of that flow.
+        """
+
+        def connected(patience: float) -> socket.socket:
+            return socket.create_connection((host, port), patience, (self.address, 0))
+
+        for _ in range(_FURTHER_TRIES):
+            with suppress(TimeoutError):
+                made = self.place.within(lambda: connected(timeout / 3))
+                made.settimeout(timeout)
+                return made
+        return self.place.within(lambda: connected(timeout))
 
     def listen(self, port: int) -> socket.socket:
         """A listening socket on this host's address."""
