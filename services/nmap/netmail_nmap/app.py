@@ -68,6 +68,7 @@ _SERVICES = (
 )
 
 _OLD_DEVICES_EVERY = 30.0
+_DATABASE_POLL = 1.0
 log = get_logger(__name__)
 
 
@@ -240,11 +241,23 @@ def _config(installation: Installation, server: str) -> MessagingServerConfig:
 @contextlib.asynccontextmanager
 async def _store(installation: Installation, config: MessagingServerConfig) -> AsyncIterator[Store]:
     async with contextlib.AsyncExitStack() as stack:
+        yield await _opened_in_time(stack, installation, config)
+
+
+async def _opened_in_time(
+    stack: contextlib.AsyncExitStack, installation: Installation, config: MessagingServerConfig
+) -> Store:
+    """A database of its own process may still be starting, or be on its way to another host."""
+    patience = config.nmap.store.start_timeout if config.nmap.store.shared else 0.0
+    end = time.monotonic() + patience
+    while True:
         try:
-            store = await stack.enter_async_context(_opened(installation, config))
+            return await stack.enter_async_context(_opened(installation, config))
         except (StoreUnavailable, ValueError) as error:
-            raise ConfigError(f"messaging server {config.name!r}: store: {error}") from error
-        yield store
+            if isinstance(error, ValueError) or time.monotonic() >= end:
+                raise ConfigError(f"messaging server {config.name!r}: store: {error}") from error
+            log.warning("waiting for the database", error=str(error))
+        await asyncio.sleep(_DATABASE_POLL)
 
 
 def _opened(

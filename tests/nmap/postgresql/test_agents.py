@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import to_thread
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from netmail_nmap.adapters.postgresql import Place
 from netmail_nmap.app import nmap_agent
 
 from tests.nmap.agents import client_of, login, two_servers
+from tests.support.postgresql import postgresql
 
 pytestmark = pytest.mark.server
 
@@ -94,7 +96,25 @@ async def test_backup_is_left_to_postgresql(
 
 
 async def test_a_database_that_is_away_stops_the_start(tmp_path: Path, certificates: Path) -> None:
-    away = {"url": "postgresql://netmail@127.0.0.1:1/nothing"}
+    away = {"url": "postgresql://netmail@127.0.0.1:1/nothing", "start_timeout": 0}
     with pytest.raises(ConfigError, match="cannot be opened"):
         async with nmap_agent(two_servers(tmp_path, certificates, store=away), "mail1"):
             pass
+
+
+async def test_a_start_waits_for_a_database_that_is_still_away(
+    tmp_path: Path, certificates: Path, identity_for: Callable[[Role], Identity]
+) -> None:
+    with postgresql() as server:
+        made = two_servers(tmp_path, certificates, store={"url": await to_thread(server.create)})
+        await to_thread(server.stop)
+        async with contextlib.AsyncExitStack() as stack:
+            start = asyncio.create_task(stack.enter_async_context(nmap_agent(made, "mail1")))
+            done, _ = await asyncio.wait([start], timeout=3)
+            assert not done
+            await to_thread(server.start)
+            await start
+            client = await stack.enter_async_context(
+                client_of(made, "mail1", identity_for(Role.SMTP))
+            )
+            assert await login(client, "alice", "wonderland")

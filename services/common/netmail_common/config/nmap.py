@@ -76,6 +76,8 @@ class StoreConfig(Section):
     """Connections that read."""
     writers: Annotated[int, Field(ge=1, le=64)] = 4
     """Connections that write, on PostgreSQL; SQLite has one."""
+    start_timeout: Annotated[Duration, Field(ge=0)] = 60
+    """How long a start waits for PostgreSQL while it cannot be reached."""
 
     @property
     def shared(self) -> bool:
