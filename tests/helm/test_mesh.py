@@ -15,6 +15,7 @@ from netmail_common.mesh import MeshIdentity
 from netmail_common.roles import METHOD_ROLES, Role
 
 from tests.helm.rendering import ROOT, Rendered, render
+from tests.support.service_accounts import ACCOUNTS
 
 PUBLIC = {"netmail-smtp": "7780,2525,2587,2465", "netmail-pop-imap": "7780,2110,2995,2143,2993"}
 WORKLOADS = {
@@ -24,14 +25,6 @@ WORKLOADS = {
     "netmail-deliver": "Deployment",
     "netmail-pop-imap": "Deployment",
     "netmail-cli": "Deployment",
-}
-ACCOUNTS = {
-    Role.POP_IMAP: "pop-imap",
-    Role.SMTP: "smtp",
-    Role.DELIVER: "deliver",
-    Role.NMAP: "nmap",
-    Role.CONNMGR: "connmgr",
-    Role.ADMIN: "cli",
 }
 
 

@@ -9,18 +9,10 @@ from typing import Any, NamedTuple
 from netmail_common.roles import METHOD_ROLES, Role
 
 from tests.cluster.support import Release, image_values
+from tests.support.service_accounts import ACCOUNTS
 from tests.support.waiting import eventually
 
 PROBE = (Path(__file__).parent / "probe.py").read_text(encoding="utf-8")
-
-COMPONENTS = {
-    Role.POP_IMAP: "pop-imap",
-    Role.SMTP: "smtp",
-    Role.DELIVER: "deliver",
-    Role.NMAP: "nmap",
-    Role.CONNMGR: "connmgr",
-    Role.ADMIN: "cli",
-}
 
 OUTSIDER = "outsider"
 
@@ -58,7 +50,7 @@ def ask(
     headers: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Answer]:  # fmt: skip
     """Calls methods as ROLE, from its own pod unless another is named; with empty requests."""
-    component = COMPONENTS[role]
+    component = ACCOUNTS[role]
     where = (
         [f"pod/{pod}", "-c", OUTSIDER] if pod else [release.workload(component), "-c", component]
     )
