@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from netmail_common.config import ConfigError, MeshConfig
 from netmail_common.config._base import parse_host_port
+from netmail_common.listening import peer_address
 from netmail_common.own_addresses import own_addresses
 from netmail_common.roles import Role
 
@@ -108,11 +109,9 @@ def _address(peer: str) -> IPv4Address | IPv6Address | None:
     if kind not in {"ipv4", "ipv6"}:
         return None
     try:
-        address = ip_address(host)
+        return peer_address(host)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 def require_proxy(
