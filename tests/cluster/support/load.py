@@ -13,6 +13,7 @@ import smtplib
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -68,7 +69,7 @@ class Finding:
     queued: int
 
 
-class _Client(threading.Thread):
+class _Client(threading.Thread, ABC):
     """Does one thing again and again, PAUSE seconds between two."""
 
     def __init__(self, ledger: Ledger, pause: float) -> None:
@@ -97,9 +98,9 @@ class _Client(threading.Thread):
                 self.ledger.successes.append(time.monotonic())
                 self._asked.wait(self._pause)
 
+    @abstractmethod
     def once(self) -> None:
         """One round; raises what the client's library raises."""
-        raise NotImplementedError
 
     def _trouble(self, text: str) -> None:
         self.ledger.trouble.append((time.monotonic(), text))
@@ -118,9 +119,9 @@ class _Sender(_Client):
         )
         self._waiting: tuple[str, tuple[str, ...]] | None = None
 
+    @abstractmethod
     def client(self) -> smtplib.SMTP:
         """A connection that may send."""
-        raise NotImplementedError
 
     def once(self) -> None:
         if self._waiting is None:
