@@ -253,6 +253,7 @@ def test_the_addresses_of_the_last_hour_are_judged(
     (finding,) = judge_addresses([door()], [answer(*clients)])
     assert finding.level is level
     assert said in finding.said
+    assert list(finding.clients.values()) == sorted((one[1] for one in clients), reverse=True)
 
 
 def test_what_was_not_learnt_of_the_cluster_is_said() -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 
@@ -14,6 +15,8 @@ __all__ = ["judge_addresses", "judge_cluster"]
 _HIDDEN = frozenset({"an address of the cluster's own", "an address of our own", "loopback"})
 _FEW = 20
 """Connections from which one single address says something."""
+_MAX_CLIENTS = 1000
+"""Addresses of a listener that are told one by one."""
 
 
 def judge_cluster(
@@ -48,46 +51,54 @@ def judge_addresses(
     doors: list[Door], answers: list[pb.DescribeAddressesResponse]
 ) -> list[Finding]:
     """What arrived at each listener in the last hour."""
-    return [_judge(door, answers) for door in doors]
+    return [_judge(door, _clients(door, answers)) for door in doors]
 
 
-def _judge(door: Door, answers: list[pb.DescribeAddressesResponse]) -> Finding:
-    about = f"{door.server} {door.name}, last hour"
-    counts: Counter[str] = Counter()
-    standings: dict[str, str] = {}
-    others = 0
+@dataclass(slots=True)
+class _Clients:
+    """Connections to a listener; the standing of their addresses; others, of addresses unknown."""
+
+    connections: Counter[str] = field(default_factory=Counter)
+    standings: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+
+
+def _clients(door: Door, answers: list[pb.DescribeAddressesResponse]) -> _Clients:
+    clients = _Clients()
     for answer in answers:
         for listener in answer.listeners:
             if (listener.messaging_server, listener.listener) != (door.server, door.name):
                 continue
-            others += listener.others
-            for client in listener.clients:
-                address = str(ipaddress.ip_address(client.client_address))
-                counts[address] += client.connections
-                standings[address] = "grants" if client.grants else client.standing
-    total = sum(counts.values()) + others
+            clients.others += listener.others
+            for one in listener.clients:
+                address = str(ipaddress.ip_address(one.client_address))
+                clients.connections[address] += one.connections
+                clients.standings[address] = "grants" if one.grants else one.standing
+    return clients
+
+
+def _judge(door: Door, clients: _Clients) -> Finding:
+    about = f"{door.server} {door.name}, last hour"
+    counts, standings = clients.connections, clients.standings
+    total = sum(counts.values()) + clients.others
     if not total:
         return Finding(Level.UNKNOWN, about, "nobody connected", "ask from outside, see below")
     hidden = sum(count for one, count in counts.items() if standings[one] in _HIDDEN)
     shown = ", ".join(f"{one} ({standings[one]}) {count}" for one, count in counts.most_common(3))
     said = f"{total} connections from {len(counts)} addresses: {shown}"
+    level, do = Level.GOOD, ""
     if hidden == total:
-        return Finding(
-            Level.BAD if door.vouches else Level.WARNING,
-            about,
-            f"{said}. All of them are the cluster's own: clients' addresses do not arrive"
-            " (no login from there grants)",
-            "see what is said of its Service and of the load balancer before it",
+        level = Level.BAD if door.vouches else Level.WARNING
+        said += (
+            ". All of them are the cluster's own: clients' addresses do not arrive"
+            " (no login from there grants)"
         )
-    if len(counts) == 1 and total >= _FEW:
-        return Finding(
-            Level.WARNING,
-            about,
-            f"{said}. One address only: maybe a proxy's",
-            "ask from outside; if it is a proxy, let it send the PROXY header",
-        )
-    if hidden:
-        return Finding(
-            Level.WARNING, about, f"{said}. {hidden} of them came from the cluster itself"
-        )
-    return Finding(Level.GOOD, about, said)
+        do = "see what is said of its Service and of the load balancer before it"
+    elif len(counts) == 1 and total >= _FEW:
+        level = Level.WARNING
+        said += ". One address only: maybe a proxy's"
+        do = "ask from outside; if it is a proxy, let it send the PROXY header"
+    elif hidden:
+        level = Level.WARNING
+        said += f". {hidden} of them came from the cluster itself"
+    return Finding(level, about, said, do, dict(counts.most_common(_MAX_CLIENTS)))

@@ -1,6 +1,6 @@
 """What doctor says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = ["Finding", "Level"]
@@ -24,9 +24,11 @@ class Finding:
         about: a listener, a Service, an agent.
         said: what is so.
         do: what to change; empty: nothing.
+        clients: of a listener, the connections by address, most first; for programs.
     """
 
     level: Level
     about: str
     said: str
     do: str = ""
+    clients: dict[str, int] = field(default_factory=dict)
