@@ -75,7 +75,7 @@ ServeFactory = Callable[..., contextlib.AbstractAsyncContextManager[Server]]
 
 @pytest.fixture
 def serve(identity_for: IdentityFor) -> ServeFactory:
-    """Starts Connection Managers: limits, rules, changes, listen by keyword."""
+    """Starts Connection Managers: limits, rules, changes, listen, settle by keyword."""
 
     @contextlib.asynccontextmanager
     async def start(
@@ -86,9 +86,10 @@ def serve(identity_for: IdentityFor) -> ServeFactory:
         clock: Clock | None = None,
         listen: str = "127.0.0.1:0",
         max_users: int = 8,
+        settle: float = 0.0,
     ) -> AsyncIterator[Server]:
         clock = clock or Clock()
-        store = MemoryStore(limits or TableLimits(), clock=clock, changes=changes)
+        store = MemoryStore(limits or TableLimits(), clock=clock, changes=changes, settle=settle)
         service = ConnectionManagerService(
             store, NetworkMap(rules or AddressRules()), max_users_per_network=max_users
         )

@@ -18,7 +18,10 @@ from netmail_common.roles import Role
 
 
 def manager_config(certificates: Path, **manager: Any) -> dict[str, Any]:
-    """Its state is beside the certificates, in a folder of the test run."""
+    """Its state is beside the certificates, in a folder of the test run.
+
+    So it is rarely the first there; it does not wait for the logins of those before.
+    """
     return {
         "state_dir": str(certificates.parent / "state"),
         "grpc": {"certificates": str(certificates)},
@@ -27,6 +30,7 @@ def manager_config(certificates: Path, **manager: Any) -> dict[str, Any]:
                 "name": "cm1",
                 "listen": ["127.0.0.1:0"],
                 "http": {"listen": "127.0.0.1:0"},
+                "settle_time": 0,
                 **manager,
             }
         ],

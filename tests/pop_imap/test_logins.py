@@ -106,7 +106,7 @@ def clients(installed: Installation, identity_for: Callable[[Role], Identity]) -
 
 @asynccontextmanager
 async def registering(
-    clients: Clients, clock: Clock | None = None, patience: float = 1.0
+    clients: Clients, clock: Clock | None = None, patience: float = 1.0, tick: float = 0.02
 ) -> AsyncIterator[LoginRegistrar]:
     """A registrar that runs."""
     async with clients(Role.POP_IMAP) as client:
@@ -115,7 +115,7 @@ async def registering(
             agent=Agent("mail1", "test"),
             config=PopImapConfig(register_timeout=patience),
             clock=clock or Clock(),
-            tick=0.02,
+            tick=tick,
         )
         task = asyncio.create_task(registrar.run())
         try:
@@ -185,6 +185,19 @@ async def test_a_connection_manager_that_comes_late_is_told_by_a_retry_with_the_
             (entry,) = await known(clients)
     assert entry.age_ms >= 30_000
     assert entry.remaining_seconds <= 270
+
+
+async def test_what_could_not_be_told_is_told_as_soon_as_it_is_there(
+    installed: Installation, clients: Clients
+) -> None:
+    async with registering(clients, tick=3600) as registrar:
+        await registrar.register(OpenSession(), ALICE, CLIENT)
+        async with connection_manager(installed, "main"):
+
+            async def told() -> bool:
+                return len(await known(clients)) == 1
+
+            await until(told)
 
 
 async def test_a_connection_manager_that_hangs_keeps_nobody_waiting_longer_than_the_timeout(

@@ -352,7 +352,8 @@ class SteadyLoad:
         assert finding.missing == []
         assert finding.doubled == 0
         assert self.strangers.wrong == []
-        assert [one for ledger in self.ledgers for one in ledger.failed] == []
+        refused = {ledger.kind: ledger.failed for ledger in self.ledgers if ledger.failed}
+        assert refused == {}, f"final answers: {refused}"
         return finding
 
 

@@ -7,6 +7,7 @@ from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.connmgr.decision import decide
 from netmail_common.connmgr.model import (
     ANONYMOUS,
+    Decision,
     Registration,
     SenderDecision,
     UserKey,
@@ -119,6 +120,8 @@ class LocalDesk:
             self._decide(enquiry, where, logins)
             for enquiry, where, logins in zip(enquiries, located, found, strict=True)
         ]
+        if self._store.settling() and any(map(_may_lack_a_login, located, decisions)):
+            raise FrontDeskUnavailable("logins are being told again")
         record.decisions(enquiries, decisions)
         return list(map(_answer, decisions, found))
 
@@ -205,6 +208,8 @@ class LocalDesk:
             decision,
             max_users=self._max_users,
         )
+        if self._store.settling() and _may_lack_a_login(where, decision):
+            lines.append("result: 'try again later' for now; see settle_time")
         return _answer(decision, logins), lines
 
     async def explain_connection(
@@ -231,6 +236,11 @@ class LocalDesk:
 def _older(candidate: Candidate, seconds: float) -> Candidate:
     """A login that may have waited in a socket, unread, for so long."""
     return candidate._replace(age=candidate.age + seconds) if seconds else candidate
+
+
+def _may_lack_a_login(where: Located, decision: SenderDecision) -> bool:
+    """Whether one more login might have decided otherwise."""
+    return where.grants and decision.decision is not Decision.ALLOWED
 
 
 def _answer(decision: SenderDecision, logins: Found) -> Answer:

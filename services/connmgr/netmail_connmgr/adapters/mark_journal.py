@@ -34,6 +34,7 @@ class MarkJournal:
 
     Attributes:
         revocations: those that still bind, oldest first, as they were when it was opened.
+        is_new: nobody has opened it before.
 
     Args:
         path: the newer file; the older one has the suffix `.old`.
@@ -51,6 +52,7 @@ class MarkJournal:
         self._clock = clock
         self._wall = wall
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.is_new = not path.exists()
         newer = list(_read(path))
         self._begun = newer[0]["at"] if newer else wall()
         self.revocations = self._binding([*_read(self._older), *newer])

@@ -48,6 +48,7 @@ class MemoryStore:
         clock: seconds, never going back.
         changes: how much of the past is kept for watchers.
         journal: where revocations are kept; None: nowhere.
+        settle: seconds in which those who know of logins that were here before tell them again.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class MemoryStore:
         clock: Callable[[], float] = boot_time,
         changes: ChangeLog | None = None,
         journal: MarkJournal | None = None,
+        settle: float = 0.0,
     ) -> None:
         self.instance_id = secrets.token_hex(16)
         self.clock_id = self.instance_id
@@ -64,6 +66,7 @@ class MemoryStore:
         self._table = LoginTable(limits, changes or ChangeLog())
         self.packer = self._table.packer
         self._clock = clock
+        self._settled = clock() + settle
         self._watchers: set[asyncio.Event] = set()
         self._journal = journal
         for revocation in journal.revocations if journal is not None else ():
@@ -72,6 +75,10 @@ class MemoryStore:
     def now(self) -> float:
         """Seconds on the clock of the logins' times."""
         return self._clock()
+
+    def settling(self) -> bool:
+        """Whether logins that were here before may be missing still."""
+        return self._clock() < self._settled
 
     def live_for(self, seconds: float) -> None:
         """Lets logins and renewals count so long from now on; what is in the table stays."""

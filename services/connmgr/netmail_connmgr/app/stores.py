@@ -58,7 +58,7 @@ async def open_store(
         async with _shared(config.valkey, limits) as shared:
             yield shared
     else:
-        async with _own(installation.state_dir, config.name, limits) as own:
+        async with _own(installation.state_dir, config, limits) as own:
             yield own
 
 
@@ -79,12 +79,16 @@ async def _shared(config: ValkeyConfig, limits: TableLimits) -> AsyncIterator[Op
 
 
 @contextlib.asynccontextmanager
-async def _own(state: Path, name: str, limits: TableLimits) -> AsyncIterator[OpenStore]:
+async def _own(
+    state: Path, config: ConnectionManagerConfig, limits: TableLimits
+) -> AsyncIterator[OpenStore]:
     with contextlib.ExitStack() as stack:
-        journal = _journal(state, name)
+        journal = _journal(state, config.name)
         if journal is not None:
             stack.callback(journal.close)
-        store = MemoryStore(limits, journal=journal)
+        # Nobody has logins to tell again who has never had a Connection Manager here.
+        settle = 0.0 if journal is not None and journal.is_new else config.settle_time
+        store = MemoryStore(limits, journal=journal, settle=settle)
         metrics.STORE_UP.set(1)
         async with _running(_clean_up(store)):
             yield OpenStore(store)

@@ -141,6 +141,9 @@ class LoginStore(Protocol):
     def now(self) -> float:
         """Seconds on the clock of the logins' times."""
 
+    def settling(self) -> bool:
+        """Whether the table began anew a moment ago: logins that it had may be missing still."""
+
     async def register(self, registrations: Sequence[Registration]) -> Sequence[Registered]:
         """Answers each by the result of the same index; durable as far as the store is."""
 

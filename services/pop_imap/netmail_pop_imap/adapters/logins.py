@@ -177,12 +177,12 @@ class LoginRegistrar:
     async def _connected(self, client: ConnectionManagerClient, event: Connected) -> None:
         self._book.lifetime = event.lifetime
         known, self.instance_id = self.instance_id, event.instance_id
-        if known == event.instance_id:
+        if known in {"", event.instance_id}:
+            await self._register_all(client, self._book.waiting_now(), "retry")
             return
         logins = list(self._book.unexpired(self._clock()))
         log.info("connection manager connected", instance=event.instance_id, logins=len(logins))
-        if known:
-            await self._register_all(client, logins, "restart")
+        await self._register_all(client, logins, "restart")
 
     def _revoked(self, event: Revoked) -> None:
         def covers(login: Login) -> bool:

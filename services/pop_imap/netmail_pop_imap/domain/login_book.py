@@ -111,6 +111,10 @@ class LoginBook:
         """Logins to register again now."""
         return [login for login in self._waiting if login.retry_at <= now]
 
+    def waiting_now(self) -> list[Login]:
+        """Logins whose registration is to be tried again, whenever that would be."""
+        return list(self._waiting)
+
     def take_renewals(self, now: float) -> list[Login]:
         """Open logins that are due for renewal; each comes again after a third of the lifetime."""
         if not self._renew:

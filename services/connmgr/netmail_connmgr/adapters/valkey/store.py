@@ -117,6 +117,10 @@ class ValkeyStore:
         """Seconds on the clock of the logins' times."""
         return self._clock()
 
+    def settling(self) -> bool:
+        """Never: the table outlives its Connection Managers."""
+        return False
+
     async def run(self) -> None:
         """Follows the table until cancelled."""
         async with asyncio.TaskGroup() as group:
