@@ -265,7 +265,7 @@ class ConnectionManagerConfig(AgentConfig):
     login_lifetime: Annotated[Duration, Field(ge=300, le=86400), RELOADED] = 900
     """How long a login vouches for its address, seconds, 5 to 1440 minutes. A change counts for
     logins and renewals from then on."""
-    settle_time: Annotated[Duration, Field(ge=0, le=300)] = 10
+    settle_time: Annotated[Duration, Field(ge=0, le=300)] = 4
     """With the table in memory: seconds after a restart in which the POP/IMAP Agents tell their
     logins again; who is not known yet is answered "try again later" (451) instead of "no"."""
     max_networks_per_user: Annotated[int, Field(ge=1, le=4096)] = 64
