@@ -4,6 +4,9 @@ Changes of mailboxes and of the queue are told after their commit, gathered: NOT
 transaction itself would let one commit at a time through. Who misses one finds it by polling.
 Changes of users are rare and must not be missed: they are told in their transaction. A heartbeat
 that has come back proves that everything told before it has come too.
+
+The connection for it is also the one that notices first when the database is another server: a
+standby has taken over, and connections to the old primary may wait for answers for a long time.
 """
 
 import asyncio
@@ -50,6 +53,7 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 # The notice may get lost in a crash: polling is behind it.
 _NOTIFY_SOON = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
 _MODSEQS = "SELECT id, highest_modseq FROM mailboxes WHERE id = ANY($1::BIGINT[])"
+_SERVER = "SELECT pg_postmaster_start_time()"
 _ENDED = "SELECT id, credential_epoch FROM users WHERE credential_epoch >= $1"
 
 _log = get_logger(__name__)
@@ -63,6 +67,7 @@ class Bulletin(DirectoryVersion):
         own: the name of this process.
         publish: called with what others changed.
         watched: mailboxes that somebody here watches.
+        moved: called when the database has become another server, or was started anew.
         clock: seconds since the epoch.
     """
 
@@ -72,6 +77,7 @@ class Bulletin(DirectoryVersion):
         own: str,
         publish: Callable[[Sequence[Event]], None],
         watched: Callable[[], Sequence[int]],
+        moved: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         super().__init__()
@@ -79,7 +85,10 @@ class Bulletin(DirectoryVersion):
         self._own = own
         self._publish = publish
         self._watched = watched
+        self._moved = moved
         self._clock = clock
+        self._server: object = None
+        """When it was started, which no two have in common."""
         self._proved = float("-inf")
         """When the last heartbeat that came back was sent."""
         self._epochs: dict[int, int] | None = None
@@ -133,8 +142,9 @@ class Bulletin(DirectoryVersion):
     async def _run(self) -> None:
         while True:
             try:
-                connection = await self._place.connect()
+                connection = await self._place.connect_to_listen()
                 try:
+                    await self._look_who_it_is(connection)
                     await self._talk(connection)
                 finally:
                     with contextlib.suppress(*ERRORS):
@@ -143,6 +153,14 @@ class Bulletin(DirectoryVersion):
                 _log.warning("the other agents are not heard", error=type(error).__name__)
             self._proved = float("-inf")
             await asyncio.sleep(_HEARTBEAT)
+
+    async def _look_who_it_is(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        async with connection.transaction(readonly=True):
+            server = await connection.fetchval(_SERVER)
+        known, self._server = self._server, server
+        if known is not None and known != server:
+            _log.warning("the database is another server, or was started anew")
+            self._moved()
 
     async def _talk(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         if not self._place.pooled:  # behind pgbouncer somebody else would hear it

@@ -15,6 +15,8 @@ _CONNECTING = 10.0
 """Seconds."""
 _ANSWERING = 30.0
 """Seconds; a database that says nothing for so long is away."""
+_NOTICING = 5.0
+"""The same for what takes no time."""
 _STATEMENTS = 512
 """Prepared statements that a connection keeps."""
 
@@ -79,6 +81,11 @@ class Place:
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """Opens a connection. Raises: those of asyncpg and of sockets; StoreUnavailable."""
         return await asyncpg.connect(**self.options())
+
+    async def connect_to_listen(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """The same, for one that is to notice soon when nobody answers any more."""
+        soon = {"timeout": _NOTICING, "command_timeout": _NOTICING}
+        return await asyncpg.connect(**{**self.options(), **soon})
 
     async def connect_patiently(self) -> "asyncpg.Connection[asyncpg.Record]":
         """The same, for statements that may take long: migrations, and waiting for others'."""

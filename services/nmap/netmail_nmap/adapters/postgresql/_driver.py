@@ -5,8 +5,11 @@ Alembic's migrations need.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import re
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -33,6 +36,8 @@ _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _COUNTED = re.compile(r"(?:SELECT|UPDATE|DELETE|INSERT \d+) (\d+)")
 _CLOSING = 5.0
 """Seconds."""
+_GIVING_UP = 2.0
+"""Seconds for telling a database that says nothing that nobody waits any more."""
 
 
 class Driver:
@@ -44,7 +49,7 @@ class Driver:
     def __init__(self, connect: Connect) -> None:
         self._loop = asyncio.new_event_loop()
         try:
-            self.connection = self.wait(_opened(connect))
+            self.connection = self._loop.run_until_complete(_opened(connect))
         except BaseException:
             self._loop.close()
             raise
@@ -57,8 +62,26 @@ class Driver:
         return bool(self.connection.is_closed())
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs WORK in the connection's event loop."""
-        return self._loop.run_until_complete(work)
+        """Runs WORK in the connection's event loop.
+
+        A connection on which something was not answered in time is of no use any more.
+        """
+        try:
+            return self._loop.run_until_complete(work)
+        except TimeoutError:
+            self._end(_GIVING_UP)
+            raise
+
+    def abandon(self) -> None:
+        """Ends the connection, whatever is under way; from any thread."""
+        with contextlib.suppress(RuntimeError):  # it is closed already
+            self._loop.call_soon_threadsafe(self.connection.terminate)
+
+    def _end(self, patience: float) -> None:
+        try:
+            self._loop.run_until_complete(self.connection.close(timeout=patience))
+        except ERRORS:
+            self.connection.terminate()
 
     # -- transactions --------------------------------------------------------------------------
 
@@ -84,10 +107,7 @@ class Driver:
     def close(self) -> None:
         """Ends the connection."""
         if not self._loop.is_closed():
-            try:
-                self.wait(self.connection.close(timeout=_CLOSING))
-            except ERRORS:
-                self.connection.terminate()
+            self._end(_CLOSING)
             self._loop.close()
 
     # -- statements ----------------------------------------------------------------------------
@@ -246,9 +266,13 @@ class Dialect(PGDialect_asyncpg):
         """For compiled statements."""
         return connection
 
-    def is_disconnect(self, _error: object, connection: Any, _cursor: object) -> bool:
-        """Whether the connection is of no use any more."""
-        return connection is not None and connection.driver_connection.lost
+    def is_disconnect(self, _error: object, _connection: object, _cursor: object) -> bool:
+        """Who has the connection asks `Driver.lost`, and opens another.
+
+        SQLAlchemy would not give it up: its connection waits for the end of a transaction that it
+        believes to have begun, and refuses everything until then.
+        """
+        return False
 
     def retrieve_dbapi_version(self, _dbapi: object) -> Any:
         """Of no interest."""
@@ -258,8 +282,40 @@ class Dialect(PGDialect_asyncpg):
 registry.register("postgresql.netmail", __name__, "Dialect")
 
 
+class Connections:
+    """Opens connections, and knows those that are open.
+
+    Args:
+        connect: opens one.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._open: weakref.WeakSet[Driver] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def open(self) -> Driver:
+        """A new one. Raises: ERRORS."""
+        driver = Driver(self._connect)
+        with self._lock:
+            self._open.add(driver)
+        return driver
+
+    def abandon(self) -> None:
+        """Ends all: they lead to a server that is not the database any more."""
+        with self._lock:
+            drivers = list(self._open)
+        for driver in drivers:
+            driver.abandon()
+
+
 def make_engine(connect: Connect) -> sa.Engine:
     """An engine whose connections leave transactions to us."""
+    return engine_of(Connections(connect))
+
+
+def engine_of(connections: Connections) -> sa.Engine:
+    """The same with connections that somebody else knows too."""
     return sa.create_engine(
-        "postgresql+netmail://", creator=lambda: Driver(connect), poolclass=sa.NullPool
+        "postgresql+netmail://", creator=connections.open, poolclass=sa.NullPool
     )

@@ -27,19 +27,27 @@ def prepare(place: Place) -> None:
     engine = make_engine(place.connect_patiently)
     try:
         with engine.connect() as connection:
-            _check(connection, name)
+            check(connection, name)
             _migrate(connection)
     except ERRORS as error:
         reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         raise StoreUnavailable(f"{name} cannot be opened or migrated: {reason}") from error
 
 
-def _check(connection: sa.Connection, name: str) -> None:
-    """What is answered must be durable, and what is stored must come back as it was."""
+def check(connection: sa.Connection, name: str) -> None:
+    """What is answered must be durable, and what is stored must come back as it was.
+
+    Raises: StoreUnavailable.
+    """
     if connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "off":
         raise StoreUnavailable(f"{name}: synchronous_commit is off: mail would be lost")
     if connection.exec_driver_sql("SHOW server_encoding").scalar() != "UTF8":
         raise StoreUnavailable(f"{name}: its encoding is not UTF8")
+
+
+def lock(connection: sa.Connection) -> None:
+    """Until the transaction ends nobody else migrates, and no agent starts."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(_LOCK, sa.BigInteger))))
 
 
 def _migrate(connection: sa.Connection) -> None:
@@ -47,7 +55,7 @@ def _migrate(connection: sa.Connection) -> None:
     if driver is None:
         raise StoreUnavailable
     driver.begin(writing=True)
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(_LOCK, sa.BigInteger))))
+    lock(connection)
     newer = migrations.newer_revision(connection)
     if newer is None:
         migrations.upgrade(connection)

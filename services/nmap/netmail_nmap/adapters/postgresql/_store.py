@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from netmail_nmap.adapters.postgresql._bulletin import Bulletin
 from netmail_nmap.adapters.postgresql._connect import Place
-from netmail_nmap.adapters.postgresql._driver import Driver, make_engine
+from netmail_nmap.adapters.postgresql._driver import Connections, Driver, engine_of
 from netmail_nmap.adapters.postgresql._locks import SharedLocks
 from netmail_nmap.adapters.postgresql._migrate import prepare
 from netmail_nmap.adapters.postgresql._readers import LastingSnapshot
@@ -52,11 +52,17 @@ async def open_postgresql(
     Raises: StoreUnavailable when it cannot be opened or migrated.
     """
     await asyncio.to_thread(prepare, place)
-    engine = make_engine(place.connect)
+    connections = Connections(place.connect)
+    engine = engine_of(connections)
     own = secrets.token_hex(8)
     subscribers = Subscribers()
     bulletin = Bulletin(
-        listen or place, own, subscribers.publish, subscribers.mailboxes.watched, clock
+        listen or place,
+        own,
+        subscribers.publish,
+        subscribers.mailboxes.watched,
+        connections.abandon,
+        clock,
     )
 
     def publish_everywhere(events: Sequence[Event]) -> None:

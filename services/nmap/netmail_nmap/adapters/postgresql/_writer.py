@@ -27,6 +27,8 @@ _GATHERED = 32
 """Jobs of one transaction."""
 _TRIES = 6
 """How often a transaction is tried that others got in the way of."""
+_PATIENCE = 15.0
+"""Seconds after which none is tried again: those who asked wait no longer than twice of it."""
 _PAUSE = 0.02
 """Seconds between the tries, more each time."""
 _IN_THE_WAY = (
@@ -130,6 +132,8 @@ class Writers:
         """What to do next, together; nothing: stop."""
         with self._changed:
             while True:
+                if any(job.future.done() for job in self._waiting):  # nobody waits any more
+                    self._waiting = deque(job for job in self._waiting if not job.future.done())
                 for job in self._waiting:
                     if job.handler not in self._gathering:
                         return self._gathered(job)
@@ -153,7 +157,7 @@ class Writers:
         try:
             return self._commit(session, jobs)
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
-            if len(jobs) > 1 and not isinstance(error, _Unknown):
+            if len(jobs) > 1 and not isinstance(error, _Unknown) and not session.lost:
                 return [event for job in jobs for event in self._do(session, [job])]
             if not isinstance(error, NmapError):
                 _log.error("a write of the store failed", error=_words(error))
@@ -162,6 +166,7 @@ class Writers:
             return []
 
     def _commit(self, session: "_Session", jobs: list[Job]) -> list[Event]:
+        end = time.monotonic() + _PATIENCE
         for number in range(1, _TRIES + 1):
             try:
                 return self._try(session, jobs)
@@ -169,7 +174,8 @@ class Writers:
                 raise
             except ERRORS as error:
                 again = session.lost or isinstance(_cause(error), _IN_THE_WAY)
-                if number == _TRIES or not again or isinstance(error, _Unknown):
+                last = number == _TRIES or time.monotonic() > end
+                if last or not again or isinstance(error, _Unknown):
                     raise
                 _log.debug("a write of the store is tried again", error=_words(error))
                 time.sleep(random.uniform(0, _PAUSE * number))  # noqa: S311 - not a secret
@@ -216,22 +222,19 @@ class _Session:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._connection: sa.Connection | None = None
+        self._driver: Driver | None = None
 
     @property
     def lost(self) -> bool:
         """There is no connection."""
-        if self._connection is None:
-            return True
-        driver = self._connection.connection.driver_connection
-        return driver is None or driver.lost
+        return self._driver is None or self._driver.lost
 
     def begin(self) -> Transaction:
         """Begins a transaction. Raises: ERRORS."""
-        if self.lost:
+        if self._connection is None or self.lost:
             self.close()
             self._connection = self._engine.connect()
-        if self._connection is None:
-            raise AssertionError("there is a connection now")
+            self._driver = self._connection.connection.driver_connection
         transaction = Transaction(self._connection)
         transaction.driver.begin(writing=True)
         return transaction
@@ -241,7 +244,7 @@ class _Session:
         if self._connection is not None:
             with contextlib.suppress(*ERRORS):
                 self._connection.close()
-            self._connection = None
+            self._connection = self._driver = None
 
 
 def _cause(error: Exception) -> BaseException | None:
