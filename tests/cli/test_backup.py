@@ -1,20 +1,26 @@
 """`netmail backup` and `netmail restore` with NMAP agents of this process."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from netmail_cli.backup_archive import Archive, ArchiveError
+from netmail_cli.admin import one_address
 from netmail_cli.exit_codes import ExitCode
 from netmail_cli.main import app
+from netmail_common.backup_archive import Archive, ArchiveError
 from typer.testing import CliRunner, Result
 
 from tests.cli.nmap_agents import agents, settings
+from tests.support.postgresql import postgresql
 
 Netmail = Callable[..., Result]
 
@@ -117,6 +123,80 @@ def test_a_file_that_is_cut_off_or_changed_is_refused_and_changes_nothing(
         assert done.exit_code == ExitCode.FAILED
         assert words in done.stderr
     assert (tmp_path / "state" / "nmap-mail1.db").read_bytes() == database
+
+
+def test_only_the_newest_are_kept(netmail: Netmail, config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    old = [f"b-2020010{day}T000000Z.tar" for day in range(1, 4)]
+    others = ["b-2020.tar", "c-20200101T000000Z.tar", "b-20200101T000000Z.tar.asc"]
+    unfinished = ["b-20200101T000001Z.tar.part", "b-20200101T000002Z.tar.part"]
+    for name in (*old, *others, *unfinished):
+        (folder / name).write_bytes(b"")
+    os.utime(folder / unfinished[0], (0, 0))
+    with agents(config):
+        done = netmail("backup", str(folder / "b-{time}.tar"), "--keep", "2", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["removed"] == old[:2]
+    newest = Path(json.loads(done.stdout)["file"]).name
+    left = {one.name for one in folder.iterdir()}
+    assert left == {old[2], newest, *others, unfinished[1]}
+    refused = netmail("backup", str(folder / "fixed.tar"), "--keep", "2")
+    assert refused.exit_code == ExitCode.USAGE
+    failed = netmail("backup", str(folder / "b-{time}.tar"), "--keep", "1")
+    assert failed.exit_code != ExitCode.OK
+    assert {one.name for one in folder.iterdir()} == left
+
+
+@pytest.mark.server
+def test_a_store_on_postgresql_comes_back_by_the_command_and_by_the_agent_alone(
+    tmp_path: Path, certificates: Path
+) -> None:
+    file = tmp_path / "all.tar"
+    path = tmp_path / "config.yaml"
+    data: dict[str, Any] = settings(tmp_path / "state", certificates)
+    stores = [one["nmap"].setdefault("store", {}) for one in data["messaging_servers"]]
+
+    def run(*argv: str) -> Result:
+        return CliRunner().invoke(app, [*argv, "--config", str(path)])
+
+    with postgresql() as server:
+        for store in stores:
+            store["url"] = server.create()
+        path.write_text(yaml.safe_dump(data))
+        with agents(path):
+            run("user", "add", "dora", "--context", "users.demo", "--generate")
+            assert run("backup", str(file)).exit_code == 0
+            refused = run("restore", str(file), "--replace")
+            assert refused.exit_code == ExitCode.FAILED
+            assert "in use by NMAP agents" in refused.stderr
+        again = run("restore", str(file), "--replace", "--server", "mail1", "--json")
+        assert again.exit_code == 0, again.stderr
+        (one,) = json.loads(again.stdout)["stores"]
+        assert (one["users"], one["kept"][:16]) == (2, "schema before_20")
+        stores[0]["url"] = server.create()
+        path.write_text(yaml.safe_dump(data))
+        alone = [sys.executable, "-m", "netmail_nmap.restore", "--config", str(path)]
+        done = subprocess.run(
+            [*alone, "--server", "mail1", "--archive", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"users": 2, "messages": 0, "queued": 0, "kept": None}
+        missing = [*alone, "--server", "mail1", "--archive", str(tmp_path / "config.yaml")]
+        assert subprocess.run(missing, capture_output=True, check=False).returncode == 1
+        with agents(path):
+            assert run("user", "show", "dora").exit_code == 0
+
+
+async def test_calls_that_belong_together_go_to_one_of_the_addresses_behind_a_name() -> None:
+    assert await one_address("localhost:7710") in {"127.0.0.1:7710", "[::1]:7710"}
+    assert await one_address("dns:///127.0.0.1:7710") == "127.0.0.1:7710"
+    assert await one_address("[::1]:7710") == "[::1]:7710"
+    for other in ("unix:/run/nmap", "xds:///nmap", "nowhere.invalid:7710", "xds:///nmap:7710"):
+        assert await one_address(other) == other
 
 
 def test_a_backup_that_fails_leaves_no_file(netmail: Netmail, tmp_path: Path) -> None:

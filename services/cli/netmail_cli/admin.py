@@ -1,6 +1,8 @@
 """gRPC channels of an administrator to the agents of an installation."""
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -74,9 +76,11 @@ class Administrator:
         channel = self._channel(server.nmap.target, Role.NMAP)
         return mailbox_pb2_grpc.MailboxServiceStub(channel.raw)
 
-    def backups(self, server: MessagingServerConfig) -> "backup_pb2_grpc.BackupServiceAsyncStub":
-        """Copies of the store of a Messaging Server's NMAP agent."""
-        channel = self._channel(server.nmap.target, Role.NMAP)
+    async def backups(
+        self, server: MessagingServerConfig
+    ) -> "backup_pb2_grpc.BackupServiceAsyncStub":
+        """Copies of a Messaging Server's store: always the same one of its NMAP agents has them."""
+        channel = self._channel(await one_address(server.nmap.target), Role.NMAP)
         return backup_pb2_grpc.BackupServiceStub(channel.raw)
 
     def connection_manager(self, name: str) -> "connmgr_pb2_grpc.ConnectionManagerServiceAsyncStub":
@@ -96,6 +100,20 @@ class Administrator:
             self._stack.push_async_callback(channel.close)
             self._channels[target] = channel
         return self._channels[target]
+
+
+async def one_address(target: str) -> str:
+    """One of the addresses behind a name, for calls that belong together; else the target."""
+    host, separator, port = target.removeprefix("dns:///").rpartition(":")
+    if not separator or not port.isdigit() or "/" in host:
+        return target  # another kind of target, which leads where it leads
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError:
+        return target  # gRPC will say what is wrong with it
+    family, _, _, _, address = found[0]
+    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
 
 
 @contextlib.asynccontextmanager

@@ -33,7 +33,7 @@ from netmail_common.roles import Role
 
 from netmail_nmap.adapters.administration import UserAdministration
 from netmail_nmap.adapters.authenticator import Authenticator
-from netmail_nmap.adapters.backup import StoreCopies
+from netmail_nmap.adapters.backup import MakeCopy, StoreCopies, copy_of_database
 from netmail_nmap.adapters.device_administration import (
     DeviceAdministration,
     DeviceUses,
@@ -48,7 +48,7 @@ from netmail_nmap.adapters.grpc_mailbox import MailboxService
 from netmail_nmap.adapters.grpc_queue import QueueService
 from netmail_nmap.adapters.hashing import PasswordHasher
 from netmail_nmap.adapters.password_files import PasswordFiles
-from netmail_nmap.adapters.postgresql import Place, open_postgresql
+from netmail_nmap.adapters.postgresql import Place, copy_of_postgresql, open_postgresql
 from netmail_nmap.adapters.revocations import revocation_sender
 from netmail_nmap.adapters.sql import Store, database_path, open_store
 from netmail_nmap.domain.credentials import HashParameters
@@ -136,10 +136,8 @@ async def nmap_agent(installation: Installation, server: str) -> AsyncIterator[R
         queue_service = QueueService(
             store, directory, max_message_size=config.nmap.max_message_size
         )
-        copies = None
-        if not config.nmap.store.shared:
-            copies = StoreCopies(database_path(installation.store_url(server)))
-            stack.push_async_callback(copies.close)
+        copies = StoreCopies(_copy_maker(installation, config))
+        stack.push_async_callback(copies.close)
 
         def register(grpc_server: grpc.aio.Server) -> None:
             directory_pb2_grpc.add_DirectoryServiceServicer_to_server(
@@ -274,6 +272,15 @@ def _opened(
         writers=store.writers,
         listen=Place.to_listen(store),
     )
+
+
+def _copy_maker(installation: Installation, config: MessagingServerConfig) -> MakeCopy:
+    """Of the store, for backups."""
+    url, store = installation.store_url(config.name), config.nmap.store
+    if not store.shared:
+        return copy_of_database(database_path(url))
+    folder = config.nmap.store.copies or installation.state_dir
+    return copy_of_postgresql(Place.from_config(store, url), folder, f"nmap-{config.name}")
 
 
 def _queue_settings(config: MessagingServerConfig) -> QueueSettings:

@@ -6,14 +6,12 @@ from asyncio import to_thread
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import grpc
 import pytest
-from netmail.nmap.v1 import backup_pb2, backup_pb2_grpc, directory_pb2_grpc
 from netmail.nmap.v1 import directory_pb2 as pb
+from netmail.nmap.v1 import directory_pb2_grpc
 from netmail_common.certificates import Identity
 from netmail_common.config import ConfigError, Installation
 from netmail_common.grpc_client import Channel
-from netmail_common.grpc_errors import error_reason
 from netmail_common.nmap import DirectoryClient
 from netmail_common.roles import Role
 from netmail_common.sasl import AuthFailed
@@ -76,23 +74,6 @@ async def test_a_password_that_is_changed_at_one_opens_nothing_at_the_other(
     await _refused(client, "alice", "wonderland")
     after = await login(client, "alice", "looking-glass")
     assert after.credential_epoch > before.credential_epoch
-
-
-async def test_backup_is_left_to_postgresql(
-    agents: Agents, identity_for: Callable[[Role], Identity]
-) -> None:
-    channel = Channel(
-        agents[0][0].messaging_server("mail1").nmap.target,
-        identity_for(Role.ADMIN),
-        installation="netmail",
-        expected_role=Role.NMAP,
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await backup_pb2_grpc.BackupServiceStub(channel.raw).PrepareBackup(
-            backup_pb2.PrepareBackupRequest()
-        )
-    await channel.close()
-    assert error_reason(raised.value) == "BACKUP_NOT_SUPPORTED"
 
 
 async def test_a_database_that_is_away_stops_the_start(tmp_path: Path, certificates: Path) -> None:

@@ -16,16 +16,16 @@ from netmail_common.config import Installation
 from netmail_common.grpc_client import Channel
 from netmail_common.grpc_errors import error_reason
 from netmail_common.roles import Role
-from netmail_nmap.adapters.backup import MAX_READ, StoreCopies
-from netmail_nmap.adapters.grpc_backup import BackupService
+from netmail_nmap.adapters.backup import MAX_READ, StoreCopies, copy_of_database
 from netmail_nmap.adapters.restore import RestoreRefused, restore_store
 from netmail_nmap.adapters.sql import Store, open_store
 from netmail_nmap.app import nmap_agent
-from netmail_nmap.domain.delivery import Envelope, Expansion, QueueFilter, Recipient, Submission
-from netmail_nmap.domain.errors import BackupGone, BackupNotSupported, StoreUnavailable
-from netmail_nmap.domain.mail import AppendTarget, FetchRequest, OpenRequest
+from netmail_nmap.domain.delivery import QueueFilter
+from netmail_nmap.domain.errors import BackupGone, StoreUnavailable
+from netmail_nmap.domain.mail import OpenRequest
 
 from tests.nmap.agents import two_servers
+from tests.nmap.copies import append, bodies_of, queue_one, read_copy, restore
 
 Backups = Callable[[Role], "backup_pb2_grpc.BackupServiceAsyncStub"]
 
@@ -111,12 +111,6 @@ async def test_no_agent_gets_a_copy(backups: Backups, role: Role) -> None:
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_a_store_of_another_engine_says_so() -> None:
-    service = BackupService(None)
-    with pytest.raises(BackupNotSupported):
-        await service.PrepareBackup(pb.PrepareBackupRequest(), None)
-
-
 # -- the copy itself ---------------------------------------------------------------------------
 
 
@@ -127,42 +121,8 @@ async def make_user(store: Store) -> int:
     return await store.core.writer.run(lambda t: int(t.driver.execute(statement).lastrowid))
 
 
-async def append(store: Store, user: int, text: bytes) -> int:
-    upload = store.mail.upload(limit=1_000_000)
-    await upload.write(text)
-    body = await upload.finish()
-    return (await store.mail.append(AppendTarget(user, "INBOX", ("\\Seen",)), body)).uid
-
-
-async def queue_one(store: Store, number: int) -> None:
-    envelope = Envelope(f"message-number-{number:06}", "a@example.org", (Recipient("b@else.net"),))
-    submission = Submission(
-        envelope, b"A: b\r\n\r\n", (Expansion(remote=("b@else.net",)),), Expansion()
-    )
-    await store.queue.submit([submission])
-
-
 async def copy_of(path: Path) -> bytes:
-    copies = StoreCopies(path)
-    copy_id = copies.begin()
-    info = None
-    while info is None:
-        info = await copies.wait(copy_id, 10)
-    data = b""
-    while len(data) < info.size:
-        data += await copies.read(copy_id, len(data), MAX_READ)
-    await copies.close()
-    return data
-
-
-def restore(path: Path, data: bytes, *, replace: bool = False, hold: bool = True) -> object:
-    return restore_store(
-        path,
-        io.BytesIO(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        replace=replace,
-        hold_queue=hold,
-    )
+    return await read_copy(copy_of_database(path))
 
 
 async def test_a_copy_made_under_writes_has_each_message_whole_and_none_twice(
@@ -190,11 +150,8 @@ async def test_a_copy_made_under_writes_has_each_message_whole_and_none_twice(
         writing.cancel()
     restore(tmp_path / "other.db", data)
     async with open_store(f"sqlite:///{tmp_path}/other.db", readers=1) as store:
-        view = await store.mail.open_mailbox(OpenRequest(user, "INBOX", with_sizes=True))
-        assert before <= len(view.messages.uids) <= after + 1
-        assert view.messages.uids == list(range(1, len(view.messages.uids) + 1))
-        request = FetchRequest(user, view.state.mailbox_id, view.messages.uids, body=True)
-        bodies = [m.body async for batch in store.mail.fetch(request) for m in batch]
+        bodies = await bodies_of(store, user)
+        assert before <= len(bodies) <= after + 1
         assert all(
             body == b"A: %d\r\n\r\n" % number + b"x" * 100_000 for number, body in enumerate(bodies)
         )
@@ -293,7 +250,7 @@ async def test_the_store_that_was_there_is_kept(tmp_path: Path) -> None:
 async def test_a_copy_that_nobody_reads_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with open_store(f"sqlite:///{path}", readers=1):
-        copies = StoreCopies(path, idle=0.2)
+        copies = StoreCopies(copy_of_database(path), idle=0.2)
         copy_id = copies.begin()
         for _ in range(200):
             await asyncio.sleep(0.02)
@@ -301,7 +258,7 @@ async def test_a_copy_that_nobody_reads_is_given_up(tmp_path: Path) -> None:
                 break
         with pytest.raises(BackupGone):
             await copies.wait(copy_id, 0)
-        copies = StoreCopies(path)
+        copies = StoreCopies(copy_of_database(path))
         copies.begin()
         await copies.close()
         assert not list(tmp_path.glob("*.copy"))

@@ -55,7 +55,7 @@ class PrepareBackupResponse(_message.Message):
     ready: _builtins.bool
     """False: ask again. What follows is set with true."""
     engine: _builtins.str
-    """sqlite."""
+    """sqlite: the form of the copy, whatever the store's engine is."""
     schema: _builtins.str
     """Revision of the schema."""
     store_id: _builtins.str

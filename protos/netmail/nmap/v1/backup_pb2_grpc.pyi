@@ -30,8 +30,8 @@ class BackupServiceStub:
     """A consistent copy of the whole store (directory with verifiers and device passwords, mail, queue),
     made while the agent runs. Every call is short, so that a copy outlives connections. Roles: admin.
     Errors: FAILED_PRECONDITION (BACKUP_UNDER_WAY: one at a time), NOT_FOUND (BACKUP_GONE: nobody read it
-    for long, or the agent was restarted), RESOURCE_EXHAUSTED (INSUFFICIENT_STORAGE: no room for the copy),
-    UNIMPLEMENTED (BACKUP_NOT_SUPPORTED: the store's engine has its own way).
+    for long, or the agent was restarted; a copy belongs to one agent of several),
+    RESOURCE_EXHAUSTED (INSUFFICIENT_STORAGE: no room for the copy).
     """
 
     @_typing.overload
@@ -50,8 +50,8 @@ class BackupServiceAsyncStub(BackupServiceStub):
     """A consistent copy of the whole store (directory with verifiers and device passwords, mail, queue),
     made while the agent runs. Every call is short, so that a copy outlives connections. Roles: admin.
     Errors: FAILED_PRECONDITION (BACKUP_UNDER_WAY: one at a time), NOT_FOUND (BACKUP_GONE: nobody read it
-    for long, or the agent was restarted), RESOURCE_EXHAUSTED (INSUFFICIENT_STORAGE: no room for the copy),
-    UNIMPLEMENTED (BACKUP_NOT_SUPPORTED: the store's engine has its own way).
+    for long, or the agent was restarted; a copy belongs to one agent of several),
+    RESOURCE_EXHAUSTED (INSUFFICIENT_STORAGE: no room for the copy).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -66,8 +66,8 @@ class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
     """A consistent copy of the whole store (directory with verifiers and device passwords, mail, queue),
     made while the agent runs. Every call is short, so that a copy outlives connections. Roles: admin.
     Errors: FAILED_PRECONDITION (BACKUP_UNDER_WAY: one at a time), NOT_FOUND (BACKUP_GONE: nobody read it
-    for long, or the agent was restarted), RESOURCE_EXHAUSTED (INSUFFICIENT_STORAGE: no room for the copy),
-    UNIMPLEMENTED (BACKUP_NOT_SUPPORTED: the store's engine has its own way).
+    for long, or the agent was restarted; a copy belongs to one agent of several),
+    RESOURCE_EXHAUSTED (INSUFFICIENT_STORAGE: no room for the copy).
     """
 
     @_abc_1.abstractmethod

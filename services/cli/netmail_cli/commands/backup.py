@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json as jsonlib
+import re
 import subprocess
 import sys
 import time
@@ -14,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 from netmail.nmap.v1 import backup_pb2 as pb
+from netmail_common.backup_archive import PART, Archive, ArchiveError, ArchiveWriter, StoreEntry
 from netmail_common.config import Installation, MessagingServerConfig
 
 from netmail_cli.admin import Administrator
-from netmail_cli.backup_archive import Archive, ArchiveError, ArchiveWriter, StoreEntry
 from netmail_cli.command import Call, asking
 from netmail_cli.context import (
     ConfigOption,
@@ -34,6 +35,8 @@ __all__ = ["backup", "restore"]
 
 _PIECE = 2 * 1024 * 1024
 _WAIT = 20
+_ABANDONED = 3600
+"""Seconds after which nobody writes an unfinished file any more."""
 _AGENT = "netmail_nmap"
 
 ServerOption = Annotated[
@@ -56,10 +59,18 @@ async def backup(
         Path, typer.Argument(help="A new file; {time} in its name is the time. -: standard output.")
     ],
     server: ServerOption = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", min=1, metavar="N", help="Then remove all but the N newest; needs {time}."
+        ),
+    ] = None,
 ) -> None:
     """Copies directory, mail and queue of every Messaging Server into one file, while they run."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     to_output = str(file) == "-"
+    if keep is not None and "{time}" not in file.name:
+        raise Failure(ExitCode.USAGE, "--keep needs {time} in the file's name")
     path = None if to_output else file.with_name(file.name.replace("{time}", moment))
     servers = _chosen(call.admin.installation, server)
     try:
@@ -72,19 +83,47 @@ async def backup(
         raise Failure(ExitCode.FAILED, f"{path} cannot be written: {error.strerror}") from error
     if to_output:
         return
+    removed = _remove_older(file, keep) if keep is not None else []
     size = sum(store.size for store in stores)
     names = ", ".join(store.server for store in stores)
     call.output.done(
         f"{path}: {names}, {size} octets",
-        {"file": str(path), "stores": [store.server for store in stores], "size": size},
+        {
+            "file": str(path),
+            "stores": [store.server for store in stores],
+            "size": size,
+            "removed": removed,
+        },
     )
+
+
+def _remove_older(file: Path, keep: int) -> list[str]:
+    """Removes what the same command has written, but for the KEEP newest; gives the names.
+
+    What a killed one has left unfinished goes too.
+
+    Raises: Failure when one cannot be removed.
+    """
+    name = re.escape(file.name).replace(re.escape("{time}"), r"\d{8}T\d{6}Z")
+    found = sorted(one.name for one in file.parent.iterdir() if re.fullmatch(name, one.name))
+    removed = found[:-keep]
+    try:
+        for one in removed:
+            file.with_name(one).unlink()
+        for left in file.parent.iterdir():
+            unfinished = re.fullmatch(name + re.escape(PART), left.name)
+            if unfinished and left.stat().st_mtime < time.time() - _ABANDONED:
+                left.unlink()
+    except OSError as error:
+        raise Failure(ExitCode.FAILED, f"an older backup stays: {error.strerror}") from error
+    return removed
 
 
 async def _copy(
     admin: Administrator, server: MessagingServerConfig, archive: ArchiveWriter
 ) -> StoreEntry:
     """One store. Raises: Failure when what came is not what the agent copied."""
-    stub = admin.backups(server)
+    stub = await admin.backups(server)
     answer = await stub.PrepareBackup(pb.PrepareBackupRequest())
     try:
         while not answer.ready:

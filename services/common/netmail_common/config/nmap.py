@@ -76,6 +76,9 @@ class StoreConfig(Section):
     """Connections that read."""
     writers: Annotated[int, Field(ge=1, le=64)] = 4
     """Connections that write, on PostgreSQL; SQLite has one."""
+    copies: Path | None = None
+    """Folder in which `netmail backup` lets the agent write its copy of a PostgreSQL store, all of
+    it; default: the state directory."""
     start_timeout: Annotated[Duration, Field(ge=0)] = 60
     """How long a start waits for PostgreSQL while it cannot be reached."""
 
@@ -94,8 +97,8 @@ class StoreConfig(Section):
         if self.listen_url and self.listen_url_file:
             raise ValueError("listen_url and listen_url_file: one of them")
         listen = self.listen_url or self.listen_url_file
-        if not shared and (self.password_file or self.pooled or listen):
-            raise ValueError("password_file, pooled and listen_url are for PostgreSQL")
+        if not shared and (self.password_file or self.pooled or listen or self.copies):
+            raise ValueError("password_file, pooled, listen_url and copies are for PostgreSQL")
         return self
 
 

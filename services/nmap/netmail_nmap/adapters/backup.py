@@ -1,4 +1,7 @@
-"""A consistent copy of an SQLite store, made while the agent runs, and read from it in pieces."""
+"""Consistent copies of a store, made while the agent runs, and read from it in pieces.
+
+A copy is an SQLite database, whatever the store's engine.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +13,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from netmail_common.logging import get_logger
 
@@ -21,7 +25,7 @@ from netmail_nmap.domain.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["CopyInfo", "StoreCopies", "copy_database"]
+__all__ = ["CopyInfo", "MakeCopy", "Running", "StoreCopies", "copied_into", "copy_of_database"]
 
 MAX_READ = 4 * 1024 * 1024
 IDLE = 600.0
@@ -45,6 +49,21 @@ class CopyInfo:
     sha256: bytes
 
 
+class Running(Protocol):
+    """Work on a copy that can be told to end."""
+
+    def interrupt(self) -> None:
+        """From another thread: the work is to fail soon."""
+
+
+MakeCopy = Callable[[Callable[[Running], None]], tuple[int, CopyInfo]]
+"""Makes a copy, in a thread; gives an open descriptor of its file, which has no name any more.
+
+It tells the function that it is given of what can be interrupted. Raises: InsufficientStorage,
+StoreUnavailable.
+"""
+
+
 @dataclass(slots=True)
 class _Copy:
     id: str
@@ -57,12 +76,12 @@ class StoreCopies:
     """Makes copies, one at a time; belongs to one event loop.
 
     Args:
-        path: the database.
+        make: makes one.
         idle: seconds after which a copy that nobody asks for is given up.
     """
 
-    def __init__(self, path: Path, *, idle: float = IDLE) -> None:
-        self._path = path
+    def __init__(self, make: MakeCopy, *, idle: float = IDLE) -> None:
+        self._make = make
         self._idle = idle
         self._copy: _Copy | None = None
 
@@ -70,7 +89,7 @@ class StoreCopies:
         """Begins a copy; gives its id. Raises: BackupUnderWay."""
         if self._copy is not None:
             raise BackupUnderWay
-        task = asyncio.create_task(_made(self._path), name="store-copy")
+        task = asyncio.create_task(_made(self._make), name="store-copy")
         self._copy = _Copy(secrets.token_hex(8), task)
         self._touch(self._copy)
         return self._copy.id
@@ -148,43 +167,60 @@ def _closed(task: "asyncio.Task[tuple[int, CopyInfo]]") -> None:
         os.close(task.result()[0])
 
 
-async def _made(path: Path) -> tuple[int, CopyInfo]:
-    """A copy without a name: a crash leaves nothing behind but the one that was being written."""
-    target = path.with_name(path.name + ".copy")
-    connections: list[sqlite3.Connection] = []
-    work = asyncio.ensure_future(asyncio.to_thread(copy_database, path, target, connections.append))
+async def _made(make: MakeCopy) -> tuple[int, CopyInfo]:
+    running: list[Running] = []
+    work = asyncio.ensure_future(asyncio.to_thread(make, running.append))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        for connection in connections:
-            connection.interrupt()
+        for one in running:
+            one.interrupt()
         with contextlib.suppress(StoreUnavailable):
             os.close((await work)[0])
         raise
 
 
-def copy_database(
-    path: Path, target: Path, running: Callable[[sqlite3.Connection], None]
-) -> tuple[int, CopyInfo]:
-    """Copies what is committed now, without what was removed; gives an open descriptor.
+def copy_of_database(path: Path) -> MakeCopy:
+    """Of an SQLite store: what is committed when it begins, without what was removed.
 
     Args:
         path: the database, which this process may write to meanwhile.
-        target: where the copy is written; the name is gone when this returns.
-        running: hears of the connection, to interrupt it.
+    """
+    target = path.with_name(path.name + ".copy")
+
+    def write(running: Callable[[Running], None]) -> None:
+        source = path.absolute().as_uri() + "?mode=ro"
+        with contextlib.closing(sqlite3.connect(source, uri=True, timeout=30)) as connection:
+            running(connection)
+            connection.execute("VACUUM INTO ?", (str(target),))
+
+    return lambda running: copied_into(target, lambda: path.stat().st_size, lambda: write(running))
+
+
+def copied_into(
+    target: Path, room: Callable[[], int], write: Callable[[], None]
+) -> tuple[int, CopyInfo]:
+    """Makes a copy by WRITE; gives an open descriptor.
+
+    Args:
+        target: where the copy is written; the name is gone when this returns, so that a crash
+            leaves nothing behind but the one that was being written.
+        room: octets that it may need.
+        write: fills the file.
 
     Raises: InsufficientStorage, StoreUnavailable.
     """
     try:
         target.unlink(missing_ok=True)
-        if shutil.disk_usage(path.parent).free < path.stat().st_size + _RESERVE:
+        if shutil.disk_usage(target.parent).free < room() + _RESERVE:
             raise InsufficientStorage("there is no room for a copy of the store")
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         log.error("the store cannot be copied", error=error.strerror)  # noqa: TRY400
         raise StoreUnavailable from error
     try:
-        store_id, schema = _written(path, target, running)
+        write()
+        store_id, schema = _identity(target)
         size, sha256 = _measured(descriptor)
     except (OSError, sqlite3.Error) as error:
         os.close(descriptor)
@@ -192,19 +228,16 @@ def copy_database(
         log.error("the store was not copied", error=f"{type(error).__name__} {name}")  # noqa: TRY400
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
         raise (InsufficientStorage() if full else StoreUnavailable()) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
     finally:
         target.unlink(missing_ok=True)
     return descriptor, CopyInfo(schema, store_id, size, sha256)
 
 
-def _written(
-    path: Path, target: Path, running: Callable[[sqlite3.Connection], None]
-) -> tuple[str, str]:
-    """Store id and schema of what was copied, by one snapshot."""
-    source = path.absolute().as_uri() + "?mode=ro"
-    with contextlib.closing(sqlite3.connect(source, uri=True, timeout=30)) as connection:
-        running(connection)
-        connection.execute("VACUUM INTO ?", (str(target),))
+def _identity(target: Path) -> tuple[str, str]:
+    """Store id and schema of what was copied."""
     copied = target.absolute().as_uri() + "?mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(copied, uri=True)) as connection:
         (store_id,) = connection.execute(

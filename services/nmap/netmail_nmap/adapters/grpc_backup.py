@@ -7,7 +7,6 @@ from netmail.nmap.v1 import backup_pb2 as pb
 from netmail.nmap.v1 import backup_pb2_grpc
 
 from netmail_nmap.adapters.backup import StoreCopies
-from netmail_nmap.domain.errors import BackupNotSupported
 
 _MAX_WAIT = 30
 
@@ -16,17 +15,11 @@ class BackupService(backup_pb2_grpc.BackupServiceServicer):
     """Serves copies of one store. Roles are checked before it.
 
     Args:
-        copies: None where the engine has tools of its own.
+        copies: of it.
     """
 
-    def __init__(self, copies: StoreCopies | None) -> None:
-        self._made = copies
-
-    @property
-    def _copies(self) -> StoreCopies:
-        if self._made is None:
-            raise BackupNotSupported
-        return self._made
+    def __init__(self, copies: StoreCopies) -> None:
+        self._copies = copies
 
     async def PrepareBackup(
         self, request: pb.PrepareBackupRequest, context: Any

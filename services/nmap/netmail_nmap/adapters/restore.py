@@ -16,13 +16,30 @@ from netmail_nmap import migrations
 from netmail_nmap.adapters.sql import exclusive, make_engine, prepare
 from netmail_nmap.domain.errors import StoreUnavailable
 
-__all__ = ["RestoreRefused", "Restored", "restore_store"]
+__all__ = ["RestoreRefused", "Restored", "prepared_copy", "restore_store"]
 
 _PIECE = 1024 * 1024
 _UIDS_LEFT_OUT = 1_000_000
 _IDS_LEFT_OUT = 1 << 32
 _EPOCHS_LEFT_OUT = 1 << 20
 _NUMBERED = ("users", "bodies", "mailboxes", "queue_messages", "queue_items")
+_NO_BODY = """
+SELECT 1 FROM messages WHERE body_id NOT IN (SELECT id FROM bodies)
+UNION ALL
+SELECT 1 FROM queue_messages WHERE body_id NOT IN (SELECT id FROM bodies)
+LIMIT 1"""
+_NOT_WHOLE = """
+SELECT 1 FROM bodies
+WHERE id NOT IN (SELECT body_id FROM orphans)
+AND size != length(header) + (
+  SELECT coalesce(sum(length(data)), 0) FROM body_chunks
+  WHERE body_chunks.id BETWEEN bodies.id << 16 AND (bodies.id << 16) + 65535)
+LIMIT 1"""
+_DAMAGES = (
+    ("PRAGMA foreign_key_check", "rows refer to what is not there"),
+    (_NO_BODY, "a message has no body"),
+    (_NOT_WHOLE, "octets of a message are missing"),
+)
 
 
 class RestoreRefused(Exception):
@@ -37,7 +54,7 @@ class Restored:
     messages: int
     queued: int
     """Queue items: messages for one domain."""
-    kept: Path | None
+    kept: str | None
     """Where the store that was there before is kept."""
 
 
@@ -62,18 +79,31 @@ def restore_store(
     with exclusive(path):
         if not replace and not _is_empty(path):
             raise RestoreRefused(f"{path} is not empty")
-        try:
-            _receive(staged, source, sha256)
-            _check(staged)
-            _adapt(staged, hold_queue=hold_queue)
-            counts = _counts(staged)
+        with prepared_copy(staged, source, sha256=sha256, hold_queue=hold_queue) as counts:
             kept = _put_aside(path)
             staged.replace(path)
             _sync_folder(path.parent)
-        finally:
-            for name in _files(staged):
-                name.unlink(missing_ok=True)
-    return Restored(*counts, kept)
+    return Restored(*counts, None if kept is None else str(kept))
+
+
+@contextlib.contextmanager
+def prepared_copy(
+    staged: Path, source: BinaryIO, *, sha256: str, hold_queue: bool
+) -> Iterator[tuple[int, int, int]]:
+    """Receives a copy into the file STAGED, checked, brought up to date and ready to be the store.
+
+    Gives the numbers of users, messages and queue items; the file is gone after the block.
+
+    Raises: RestoreRefused, OSError.
+    """
+    try:
+        _receive(staged, source, sha256)
+        _check(staged)
+        _adapt(staged, hold_queue=hold_queue)
+        yield _counts(staged)
+    finally:
+        for name in _files(staged):
+            name.unlink(missing_ok=True)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -117,8 +147,9 @@ def _check(staged: Path) -> None:
             found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
             if found != ["ok"]:
                 raise RestoreRefused(f"the copy is damaged: {found[0]}")
-            if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
-                raise RestoreRefused("the copy is damaged: rows refer to what is not there")
+            for statement, words in _DAMAGES:
+                if connection.execute(statement).fetchone() is not None:
+                    raise RestoreRefused(f"the copy is damaged: {words}")
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error as error:
         raise RestoreRefused(f"the copy is not a store: {error}") from error

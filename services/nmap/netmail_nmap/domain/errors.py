@@ -151,11 +151,3 @@ class BackupGone(NmapError):
     default_status = grpc.StatusCode.NOT_FOUND
     default_reason = "BACKUP_GONE"
     default_message = "the backup is no longer there"
-
-
-class BackupNotSupported(NmapError):
-    """The store's engine is backed up with tools of its own."""
-
-    default_status = grpc.StatusCode.UNIMPLEMENTED
-    default_reason = "BACKUP_NOT_SUPPORTED"
-    default_message = "this store is backed up with its database's own tools"

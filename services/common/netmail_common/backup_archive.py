@@ -15,10 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-__all__ = ["FORMAT", "Archive", "ArchiveError", "ArchiveWriter", "StoreEntry"]
+__all__ = ["FORMAT", "PART", "Archive", "ArchiveError", "ArchiveWriter", "StoreEntry"]
 
 FORMAT = 1
 """Version of the archive's form."""
+PART = ".part"
+"""Ends the name of a file that is not finished."""
 _MANIFEST = "manifest.json"
 _BLOCK = 512
 _PIECE = 1024 * 1024
@@ -170,7 +172,7 @@ class Archive:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    return path.with_name(path.name + PART)
 
 
 def _new_file(path: Path) -> BinaryIO:
