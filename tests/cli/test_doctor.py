@@ -174,6 +174,31 @@ def test_routes_hide_the_address_but_for_proxy_protocol_and_udp_always() -> None
     assert "UDP 689" in udp.said
 
 
+@pytest.mark.parametrize(
+    ("policy", "level", "word"),
+    [("Local", Level.GOOD, "keeps"), ("Cluster", Level.BAD, "passes that one on")],
+)
+def test_the_service_of_a_gateway_is_judged_that_routes_are_attached_to(
+    policy: str, level: Level, word: str
+) -> None:
+    route = {
+        "kind": "TCPRoute",
+        "metadata": {"name": "smtp"},
+        "spec": {"parentRefs": [{"name": "netmail"}], "rules": []},
+    }
+
+    def of_gateway(name: str) -> Any:
+        one = service(externalTrafficPolicy=policy, selector={})
+        labels = {"gateway.networking.k8s.io/gateway-name": name}
+        return {**one, "metadata": {"name": f"{name}-istio", "labels": labels}}
+
+    both = (of_gateway("netmail"), of_gateway("other"))
+    found = judge_services([door(proxy_protocol=True)], objects(*both, routes=[route]))
+    (finding,) = [one for one in found if "of Gateway" in one.about]
+    assert finding.about == "Service netmail-istio of Gateway netmail"
+    assert (finding.level, word in finding.said) == (level, True)
+
+
 def installation(**settings: Any) -> Installation:
     return parse_config(
         {

@@ -18,6 +18,11 @@ from tests.helm.rendering import ROOT, Rendered, render
 from tests.support.service_accounts import ACCOUNTS
 
 PUBLIC = {"netmail-smtp": "7780,2525,2587,2465", "netmail-pop-imap": "7780,2110,2995,2143,2993"}
+OUTSIDE = {
+    "istio": {"sidecar.istio.io/inject": "false"},
+    "istio-ambient": {"istio.io/dataplane-mode": "none"},
+    "linkerd": {"linkerd.io/inject": "disabled"},
+}
 WORKLOADS = {
     "netmail-connmgr": "StatefulSet",
     "netmail-nmap": "StatefulSet",
@@ -276,6 +281,23 @@ def test_xds_clients_learn_the_pods_from_istio_and_have_no_sidecar() -> None:
         "PeerAuthentication",
         "AuthorizationPolicy",
     }
+
+
+@pytest.mark.parametrize("mode", ["istio", "istio-ambient", "linkerd"])
+def test_jobs_stay_outside_whatever_the_namespace_says(mode: str) -> None:
+    stores = {"nmap": {"postgresql": {"existingSecret": "database"}}}
+    rendered = render({**values(mode, "mtls", "headless"), **stores})
+    jobs = [one["spec"]["template"] for one in rendered.objects if one["kind"] == "Job"]
+    jobs += [
+        one["spec"]["jobTemplate"]["spec"]["template"]
+        for one in rendered.objects
+        if one["kind"] == "CronJob"
+    ]
+    assert len(jobs) == 4
+    for job in jobs:
+        metadata = job["metadata"]
+        marks = {**metadata["labels"], **metadata.get("annotations", {})}
+        assert OUTSIDE[mode].items() <= marks.items(), marks
 
 
 @pytest.mark.parametrize(("mode", "ports"), [("istio", {15012}), ("linkerd", {8080, 8086, 8090})])

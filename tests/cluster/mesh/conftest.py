@@ -11,6 +11,9 @@ from tests.cluster.support.release import merged, release
 
 pytestmark = pytest.mark.long
 
+INJECTED = {"istio-injection": "enabled"}
+"""Of a namespace whose pods get a sidecar unless they say that they do not want one."""
+
 
 @pytest.fixture(scope="session")
 def istio(cluster: Cluster) -> Cluster:
@@ -36,5 +39,6 @@ def meshed(istio: Cluster, sink: Sink, security: str) -> Iterator[Release]:
     """A release with sidecars, in a namespace of restricted Pod Security."""
     balancing = "mesh" if security == "mesh" else "headless"
     values = merged(values_for(sink), mesh_values(security, balancing))
-    with release(istio, f"{NAMESPACE}-{security}", values, "--timeout", "15m") as made:
+    space = f"{NAMESPACE}-{security}"
+    with release(istio, space, values, "--timeout", "15m", labels=INJECTED) as made:
         yield made

@@ -13,6 +13,9 @@ from netmail_cli.doctor.findings import Finding, Level
 
 __all__ = ["Door", "PublicPort", "doors_of", "judge_services", "public_ports"]
 
+_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+"""Label of what a Gateway's controller makes for it."""
+_FROM_OUTSIDE = frozenset({"LoadBalancer", "NodePort"})
 _PROXY = (
     "switch proxyProtocol on for the listeners, let whatever stands before them send the PROXY"
     " header, and name it in proxyProtocol.trustedNetworks"
@@ -94,6 +97,7 @@ def judge_services(doors: list[Door], objects: Objects) -> Iterator[Finding]:
             )
     routed = list(_judge_routes(doors, objects))
     yield from routed
+    yield from _judge_gateways(doors, objects)
     empty = list(_without_pods(objects))
     yield from empty
     for door in doors:
@@ -204,6 +208,34 @@ def _judge_routes(doors: list[Door], objects: Objects) -> Iterator[Finding]:
                     "the Gateway's address arrives instead of the client's",
                     _PROXY,
                 )
+
+
+def _judge_gateways(doors: list[Door], objects: Objects) -> Iterator[Finding]:
+    """The Gateways' own Services, where they stand in the namespace, as Istio's do."""
+    gateways = {
+        ref["name"]
+        for route in objects.routes
+        for ref in route["spec"].get("parentRefs") or []
+        if ref.get("kind", "Gateway") == "Gateway"
+    }
+    bad = Level.BAD if any(door.vouches for door in doors) else Level.WARNING
+    for service in objects.services:
+        labels = service["metadata"].get("labels") or {}
+        spec = service["spec"]
+        if labels.get(_GATEWAY_NAME) not in gateways or spec.get("type") not in _FROM_OUTSIDE:
+            continue
+        about = f"Service {service['metadata']['name']} of Gateway {labels[_GATEWAY_NAME]}"
+        if spec.get("externalTrafficPolicy", "Cluster") == "Local":
+            yield Finding(Level.GOOD, about, "externalTrafficPolicy Local keeps the address")
+            continue
+        yield Finding(
+            bad,
+            about,
+            "externalTrafficPolicy Cluster: a node may put its own address in place of the"
+            " client's, and the Gateway passes that one on",
+            "set externalTrafficPolicy: Local in what the Gateway's infrastructure.parametersRef"
+            " names",
+        )
 
 
 def _unreached(door: Door, objects: Objects) -> Finding:
