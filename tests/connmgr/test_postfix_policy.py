@@ -326,17 +326,33 @@ class TestServer:
     @on_both_loops
     async def test_a_client_that_never_reads_makes_nothing_grow(self, policy: Any) -> None:
         async with serving(policy()) as (_, (port,)):
-            _, greedy = await connect(port)
-            block = request(protocol_state="VRFY") * 100
-            with contextlib.suppress(TimeoutError):  # it is stopped in the end
-                while True:
-                    greedy.write(block)
-                    async with asyncio.timeout(0.5):
-                        await greedy.drain()
+            greedy = await self._greedy(port)
             reader, writer = await connect(port)
             assert await talk(reader, writer, request()) == b"action=DUNNO\n\n"
             greedy.transport.abort()
             writer.close()
+
+    @on_both_loops
+    async def test_a_client_that_never_reads_is_hung_up_on_in_the_end(self, policy: Any) -> None:
+        async with serving(policy()) as (_, (port,)):
+            greedy = await self._greedy(port)
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionError):
+                while True:
+                    greedy.write(b"\n")
+                    await greedy.drain()
+        greedy.transport.abort()
+
+    async def _greedy(self, port: int) -> asyncio.StreamWriter:
+        """A client that has asked until nothing more was taken from it."""
+        _, writer = await connect(port)
+        block = request(protocol_state="VRFY") * 100
+        with contextlib.suppress(TimeoutError):
+            while True:
+                writer.write(block)
+                async with asyncio.timeout(0.5):
+                    await writer.drain()
+        return writer
 
     @on_both_loops
     async def test_garbage_ends_the_connection_after_the_answers_that_are_due(

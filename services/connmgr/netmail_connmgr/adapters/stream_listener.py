@@ -25,6 +25,8 @@ _BACKLOG = 1024
 _ACCEPT_BATCH = 64
 _HANDSHAKE_TIMEOUT = 10.0
 _NO_DESCRIPTORS_PAUSE = 0.1
+_LAST_WORDS = 1.0
+"""Seconds in which peers may read what was written to them before the end."""
 _SOCKET_MODE = 0o660
 
 LOCAL = "local"
@@ -90,9 +92,10 @@ class _Listener:
         self._setup = setup
         self._factory = factory
         self._sockets: list[socket.socket] = []
-        self._transports: set[asyncio.BaseTransport] = set()
+        self._transports: set[asyncio.WriteTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._all_left = asyncio.Event()
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -105,7 +108,7 @@ class _Listener:
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     async def close(self) -> None:
-        """Stops listening, ends handshakes and connections."""
+        """Stops listening, ends handshakes and connections, also of peers that read nothing."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)
@@ -113,8 +116,15 @@ class _Listener:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for transport in self._transports:
+        for transport in tuple(self._transports):
             transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                while self._transports:
+                    self._all_left.clear()
+                    await self._all_left.wait()
+        for transport in tuple(self._transports):
+            transport.abort()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_BATCH):
@@ -179,15 +189,17 @@ class _Listener:
         else:
             place.keep(transport)
 
-    def entered(self, transport: asyncio.BaseTransport) -> None:
+    def entered(self, transport: asyncio.WriteTransport) -> None:
         """A connection is open."""
         self._transports.add(transport)
 
-    def left(self, transport: asyncio.BaseTransport | None) -> None:
+    def left(self, transport: asyncio.WriteTransport | None) -> None:
         """A connection is over."""
         self._connections -= 1
         if transport is not None:
             self._transports.discard(transport)
+            if not self._transports:
+                self._all_left.set()
 
 
 class _Place:
@@ -195,9 +207,9 @@ class _Place:
 
     def __init__(self, listener: _Listener) -> None:
         self._listener: _Listener | None = listener
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
-    def keep(self, transport: asyncio.BaseTransport) -> None:
+    def keep(self, transport: asyncio.WriteTransport) -> None:
         """The connection is made; it may be over already."""
         if self._listener is not None:
             self._transport = transport
