@@ -336,11 +336,14 @@ class TestServer:
     async def test_a_client_that_never_reads_is_hung_up_on_in_the_end(self, policy: Any) -> None:
         async with serving(policy()) as (_, (port,)):
             greedy = await self._greedy(port)
-        async with asyncio.timeout(10):
-            with pytest.raises(ConnectionError):
-                while True:
-                    greedy.write(b"\n")
-                    await greedy.drain()
+
+        async def go_on() -> None:
+            while True:
+                greedy.write(b"\n")
+                await greedy.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(go_on(), 10)
         greedy.transport.abort()
 
     async def _greedy(self, port: int) -> asyncio.StreamWriter:
