@@ -1,4 +1,7 @@
-{{/* The chart's alerts, a file each: (dict "root" $ "component" "smtp"). */}}
+{{/*
+The chart's alerts, a file each: (dict "root" $ "component" "smtp"). Each is about its own namespace: another installation
+neither fires them nor keeps them quiet.
+*/}}
 {{- define "netmail.prometheusRule" -}}
 {{- if .root.Values.prometheusRule.enabled }}
 apiVersion: monitoring.coreos.com/v1
@@ -14,8 +17,13 @@ spec:
   groups:
     - name: {{ include "netmail.name" . }}
       rules:
+        {{- $own := printf "namespace=\"%s\"" .root.Release.Namespace }}
         {{- range $path, $_ := .root.Files.Glob "files/alerts/*.yaml" }}
-        - {{ $.root.Files.Get $path | trim | nindent 10 | trim }}
+        {{- $rule := $.root.Files.Get $path | fromYaml }}
+        {{- $expression := regexReplaceAll "\\b(netmail_[a-z_]+)\\b" $rule.expr (printf "${1}{%s}" $own) }}
+        {{- $_ := set $rule "expr" ($expression | replace (printf "{%s}{" $own) (printf "{%s," $own)) }}
+        {{- $_ := set $rule.labels "namespace" $.root.Release.Namespace }}
+        - {{ toYaml $rule | nindent 10 | trim }}
         {{- end }}
 {{- end }}
 {{- end -}}
