@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 
 
+_AGENTS_SERIES = """
+import prometheus_client
+from netmail_connmgr.adapters import metrics
+from netmail_pop_imap.adapters import metrics
+from netmail_smtp.adapters import deliver_metrics, metrics
+metrics.sessions("smtp")
+print(prometheus_client.generate_latest().decode())
+"""
+"""What agents tell before anything has happened; the SMTP agent has had its first client."""
+
+
 def promtool(*argv: str, folder: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("promtool") is None:
         pytest.skip("needs promtool (Debian package prometheus)")
@@ -159,6 +171,26 @@ def missing_series(text: str) -> list[str]:
 
 def test_every_series_that_an_alert_asks_for_exists_in_an_agent() -> None:
     assert missing_series("\n".join(rule["expr"] for rule in RULES.values())) == []
+
+
+def test_every_counter_that_an_alert_goes_by_is_there_before_it_counts_anything() -> None:
+    """Else its first event is no increase, and the alert misses it."""
+    said = subprocess.run(
+        [sys.executable, "-c", _AGENTS_SERIES], check=True, capture_output=True, text=True
+    ).stdout
+    told = [(name, labels or "") for name, labels in re.findall(r"(?m)^(\w+)(\{.*\})? ", said)]
+    asked = {
+        (name, labels)
+        for rule in RULES.values()
+        for name, labels in re.findall(r"(netmail_\w+_total)(\{[^}]*\})?\[", rule["expr"])
+        if not name.startswith("netmail_nmap")
+    }
+    assert len(asked) > 10
+    for name, labels in asked:
+        wanted = [f'{key}="({text})"' for key, text in re.findall(r'(\w+)=~?"([^"]*)"', labels)]
+        assert any(
+            name == series and all(re.search(one, has) for one in wanted) for series, has in told
+        ), (name, labels)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.parts[-3])

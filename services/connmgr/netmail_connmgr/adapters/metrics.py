@@ -1,6 +1,12 @@
 """What the Connection Manager counts."""
 
+import itertools
+
+from netmail_common.connmgr.model import LoginProtocol
 from netmail_common.metrics import counter, duration, gauge
+
+from netmail_connmgr.domain.connections import Service
+from netmail_connmgr.domain.table import Outcome
 
 REGISTRATIONS = counter(
     "connmgr_registrations", "Logins that wanted to be remembered", ["protocol", "kind", "outcome"]
@@ -67,3 +73,20 @@ CLUSTER_UNKNOWN = gauge(
     "1: not all addresses of the cluster's nodes, pods, Services are known, so that one may grant",
     ["kind"],
 )
+
+
+def _begin_at_zero() -> None:
+    """Makes what alerts go by: a series that begins with its first event has no increase by it."""
+    for protocol, kind in itertools.product(LoginProtocol, ("login", "renewal")):
+        REGISTRATIONS.labels(protocol.name.lower(), kind, Outcome.TABLE_FULL.value)
+    for service in Service:
+        FAILED_LOGINS.labels(service.name.lower())
+    for way, rate in itertools.product(("auth", "login"), ("user", "network", "login")):
+        RATES_EXCEEDED.labels(way, rate)
+    for outcome in ("listed", "not listed", "failed", "too many"):
+        DNS_LOOKUPS.labels("dnsbl", outcome)
+    for fault in ("source not allowed", "malformed", "name", "no answer from the table"):
+        UDP_FAULTS.labels(fault)
+
+
+_begin_at_zero()

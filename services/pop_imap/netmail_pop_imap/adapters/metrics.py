@@ -25,6 +25,8 @@ LOGINS = counter(
     "Logins by outcome: ok, failed, plaintext refused, unavailable, revoked, malformed, cancelled.",
     ["protocol", "outcome"],
 )
+for _protocol in ("imap", "pop3"):  # an alert goes by it: an increase is one from 0
+    LOGINS.labels(_protocol, "unavailable")
 REGISTRATIONS = counter(
     "pop_imap_registrations",
     "Registrations with the Connection Manager, by kind (login, retry, renewal, restart) and"

@@ -7,6 +7,8 @@ RECIPIENTS = counter(
     "Recipients by what an attempt came to: delivered, deferred, failed",
     ["outcome", "way"],
 )
+for _outcome in ("delivered", "deferred", "failed"):  # an alert goes by them: an increase is from 0
+    RECIPIENTS.labels(_outcome, "smtp")
 ATTEMPTS = duration("deliver_attempt", "Time of one attempt, queue item by queue item", ["way"])
 SESSIONS = counter(
     "deliver_sessions", "SMTP sessions opened, by TLS: none, unverified, verified", ["tls"]
