@@ -117,7 +117,8 @@ def test_what_was_made_is_removed_and_nothing_of_others(secrets: Secrets) -> Non
     issue(secrets)
     secrets.foreign.add("netmail-tls")
     secrets.held["another"] = {"key": b"value"}
+    secrets.held["netmail-cert-manager-ca"] = {"tls.key": b"of cert-manager's"}
     removed = remove_all(secrets, prefix="netmail")
-    assert set(removed) == EVERY_SECRET - {"netmail-tls"}
+    assert set(removed) == (EVERY_SECRET - {"netmail-tls"}) | {"netmail-cert-manager-ca"}
     assert set(secrets.held) == {"netmail-tls", "another"}
     assert remove_all(secrets, prefix="netmail") == []

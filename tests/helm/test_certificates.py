@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from netmail_cli.cluster_secrets import ClusterSecrets
 from netmail_common.certificates import server_name
 from netmail_common.roles import Role, role_uri
 
@@ -38,8 +39,25 @@ def test_every_secret_that_a_pod_mounts_is_made() -> None:
     rendered = render(CERT_MANAGER)
     made = {spec["secretName"] for spec in certificates(rendered).values()}
     assert secrets_that_pods_mount(rendered) <= made
-    assert not rendered.of_kind("Job")
     assert not rendered.of_kind("CronJob")
+
+
+def test_what_cert_manager_leaves_behind_is_removed_when_the_release_is_gone() -> None:
+    rendered = render(CERT_MANAGER)
+    (job,) = rendered.of_kind("Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"][:2] == ["certificates", "remove"]
+    name = "netmail-certificates"
+    hooks = [job, *(rendered.object(kind, name) for kind in ("Role", "NetworkPolicy"))]
+    assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in hooks} == {"post-delete"}
+    rules = rendered.object("Role", name)["rules"]
+    removable = {
+        one for rule in rules if "delete" in rule["verbs"] for one in rule["resourceNames"]
+    }
+    assert not any("create" in rule["verbs"] for rule in rules)
+    for spec in certificates(rendered).values():
+        assert spec["secretName"] in removable
+        assert spec["secretTemplate"]["labels"] == ClusterSecrets.LABELS
 
 
 def test_the_ca_keeps_its_key_and_signs_everything() -> None:

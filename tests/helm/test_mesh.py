@@ -283,6 +283,28 @@ def test_xds_clients_learn_the_pods_from_istio_and_have_no_sidecar() -> None:
     }
 
 
+@pytest.mark.parametrize("security", ["mtls", "mesh"])
+def test_what_helm_test_runs_calls_by_its_proxy_and_is_a_mail_client_beside_it(
+    security: str,
+) -> None:
+    rendered = meshed("istio", security)
+    pod = rendered.object("Pod", "netmail-test-roundtrip")
+    assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+    assert pod["spec"]["serviceAccountName"] == "netmail-cli"
+    marks = pod["metadata"]["annotations"]
+    assert marks["helm.sh/hook"] == "test"
+    assert "25" in marks["traffic.sidecar.istio.io/excludeInboundPorts"].split(",")
+    outside = set(marks["traffic.sidecar.istio.io/excludeOutboundPorts"].split(","))
+    assert {"25", "587", "995", "993"} <= outside
+    assert not {"7700", "7710"} & outside
+    egress = rendered.object("NetworkPolicy", "netmail-test")["spec"]["egress"]
+    assert 15012 in {port["port"] for rule in egress for port in rule["ports"]}
+
+
+def test_helm_test_has_no_pod_where_its_proxy_would_never_end() -> None:
+    assert not meshed("istio", "mtls", "xds").of_kind("Pod")
+
+
 @pytest.mark.parametrize("mode", ["istio", "istio-ambient", "linkerd"])
 def test_jobs_stay_outside_whatever_the_namespace_says(mode: str) -> None:
     stores = {"nmap": {"postgresql": {"existingSecret": "database"}}}

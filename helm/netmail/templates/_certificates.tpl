@@ -55,9 +55,19 @@ volumes:
 {{- end -}}
 {{- end -}}
 
+{{/* Commands of the Jobs and when they run, as an object: cert-manager leaves its Secrets behind. */}}
+{{- define "netmail.certificatesCommands" -}}
+{{- if eq .Values.certificates.mode "hook" }}
+issue: pre-install,pre-upgrade
+{{- end }}
+{{- if has .Values.certificates.mode (list "hook" "cert-manager") }}
+remove: post-delete
+{{- end }}
+{{- end -}}
+
 {{/* Hooks that make what a Job needs and remove it when all went well. */}}
 {{- define "netmail.certificatesHook" -}}
-helm.sh/hook: pre-install,pre-upgrade,post-delete
+helm.sh/hook: {{ include "netmail.certificatesCommands" .root | fromYaml | values | sortAlpha | reverse | join "," }}
 helm.sh/hook-weight: "-20"
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
@@ -76,13 +86,18 @@ kind: Role
 metadata:
   {{- include "netmail.certificatesMetadata" . | nindent 2 }}
 rules:
+  {{- if eq .root.Values.certificates.mode "hook" }}
   - apiGroups: [""]
     resources: [secrets]
     verbs: [create]
+  {{- end }}
   - apiGroups: [""]
     resources: [secrets]
     resourceNames:
       - {{ .root.Release.Name }}-ca
+      {{- if .hook }}
+      - {{ .root.Release.Name }}-cert-manager-ca
+      {{- end }}
       - {{ .root.Release.Name }}-tls
       {{- range list "pop-imap" "smtp" "deliver" "nmap" "connmgr" "admin" }}
       - {{ $.root.Release.Name }}-grpc-{{ . }}

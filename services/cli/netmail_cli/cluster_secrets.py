@@ -3,13 +3,11 @@
 import base64
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from netmail_common.kubernetes_api import kubernetes_client
 
 __all__ = ["ClusterSecrets"]
-
-_OURS = {"app.kubernetes.io/managed-by": "netmail-certificates"}
 
 
 class ClusterSecrets:
@@ -17,6 +15,9 @@ class ClusterSecrets:
 
     Raises: NoCluster.
     """
+
+    LABELS: ClassVar = {"app.kubernetes.io/managed-by": "netmail-certificates"}
+    """Of what we made, or had made."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
@@ -33,8 +34,8 @@ class ClusterSecrets:
     def is_ours(self, name: str) -> bool:
         """Whether it is absent, or was made by us."""
         secret = self._get(name)
-        labels = secret.metadata.labels or {} if secret is not None else _OURS
-        return _OURS.items() <= labels.items()
+        labels = secret.metadata.labels or {} if secret is not None else self.LABELS
+        return self.LABELS.items() <= labels.items()
 
     def create(self, name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> bool:
         """Makes a Secret; False: somebody was faster."""
@@ -68,7 +69,7 @@ class ClusterSecrets:
 
     def _body(self, name: str, data: Mapping[str, bytes], kind: str) -> Any:
         return self._client.V1Secret(
-            metadata=self._client.V1ObjectMeta(name=name, labels=dict(_OURS)),
+            metadata=self._client.V1ObjectMeta(name=name, labels=dict(self.LABELS)),
             type=kind,
             data={key: base64.b64encode(octets).decode() for key, octets in data.items()},
         )

@@ -106,3 +106,11 @@ def test_certificates_are_renewed_under_load_without_a_lost_connection(
     assert not any(load.troubles().values())
     imap.logout()
     smtp.quit()
+
+
+def test_uninstalling_leaves_no_key_behind(managed: Release) -> None:
+    before = {one["metadata"]["name"] for one in managed.get("secrets")["items"]}
+    assert {"netmail-cert-manager-ca", "netmail-tls", "netmail-grpc-nmap"} <= before
+    managed.uninstall()
+    left = {one["metadata"]["name"] for one in managed.get("secrets")["items"]}
+    assert left == set()

@@ -9,13 +9,15 @@ from tests.cluster.addons.conftest import NAMESPACE, TIMEOUT, needs
 from tests.cluster.conftest import values_for
 from tests.cluster.support import Cluster, Outside, Release, Sink
 from tests.cluster.support.doors import Doors
+from tests.cluster.support.gateways import PODS, gateway_address
 from tests.cluster.support.release import CHART, merged, release
 from tests.cluster.support.stages import play
+from tests.cluster.test_doctor import about, doctor
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(TIMEOUT)]
 
-PODS = "10.244.0.0/16"
+LISTENERS = 8
 UDP_PORT = 689
 _ANSWER_WITHIN = 5.0
 
@@ -52,18 +54,6 @@ def behind(cluster: Cluster, sink: Sink, hosts: Sequence[Outside]) -> Iterator[R
         yield made
 
 
-def gateway_address(behind: Release) -> str:
-    """The Gateway's, when it has one and every route is attached."""
-
-    def look() -> str:
-        status = behind.get("gateway", "netmail").get("status", {})
-        attached = [one.get("attachedRoutes", 0) for one in status.get("listeners", [])]
-        addresses = [one["value"] for one in status.get("addresses", [])]
-        return addresses[0] if addresses and len(attached) == 8 and all(attached) else ""
-
-    return eventually(look, 300)
-
-
 def check(host: Outside, address: str, client: str) -> bytes:
     """CHECK of the plain protocol: whether CLIENT is known. Empty: silence."""
     word = 8
@@ -81,15 +71,28 @@ def check(host: Outside, address: str, client: str) -> bytes:
 def test_the_six_stages_work_through_the_gateway_with_the_clients_own_addresses(
     behind: Release, sink: Sink, hosts: Sequence[Outside]
 ) -> None:
-    play(behind, sink, *hosts[:3], doors=Doors.at(gateway_address(behind)))
+    play(behind, sink, *hosts[:3], doors=Doors.at(gateway_address(behind, LISTENERS)))
 
 
 def test_udp_689_is_silent_through_the_gateway_and_answers_beside_it(
     behind: Release, hosts: Sequence[Outside]
 ) -> None:
-    agent, gateway = hosts[0], gateway_address(behind)
+    agent, gateway = hosts[0], gateway_address(behind, LISTENERS)
     beside = behind.address("front-ends")
     eventually(lambda: check(agent, beside, "192.0.2.1"), 60)
     for _ in range(3):
         assert check(agent, gateway, "192.0.2.1") == b""
     assert check(agent, beside, "192.0.2.1")
+
+
+def test_doctor_says_why_udp_689_is_silent_and_that_proxy_protocol_keeps_addresses(
+    behind: Release,
+) -> None:
+    _, said = doctor(behind)
+    (route,) = about(said, "UDPRoute")
+    assert route["level"] == "bad"
+    assert "UDP 689" in route["said"]
+    assert "externalTrafficPolicy: Local for UDP" in route["do"]
+    routes = about(said, "TCPRoute")
+    assert len(routes) == LISTENERS - 1
+    assert {one["level"] for one in routes} == {"good"}

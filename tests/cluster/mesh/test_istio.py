@@ -69,6 +69,11 @@ def test_the_six_stages_work_and_clients_addresses_arrive(
     play(meshed, sink, *hosts[:3])
 
 
+def test_helm_test_passes_in_the_mesh(meshed: Release) -> None:
+    said = meshed.helm("test", meshed.name, "--logs", "--timeout", "10m")
+    assert "everything is as it should be" in said
+
+
 def test_istioctl_finds_nothing_to_say(meshed: Release) -> None:
     words = ("analyze", "--namespace", meshed.namespace, "--output", "json")
     assert json.loads(meshed.cluster.do("addon", "istio", "exec", "istioctl", *words)) == []

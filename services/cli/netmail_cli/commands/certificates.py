@@ -77,7 +77,7 @@ def remove(
     prefix: Annotated[str, typer.Option("--prefix", help="Of their names.")],
     json: JsonOption = False,
 ) -> None:
-    """Removes the Secrets that `issue` made, the CA's key among them."""
+    """Removes the Secrets that `issue` or cert-manager made for us, the CA's key among them."""
     output = Output(json)
 
     async def work() -> None:
@@ -89,7 +89,8 @@ def remove(
 
 def remove_all(secrets: SecretStore, *, prefix: str) -> list[str]:
     """The Secrets that were removed; those of others stay."""
-    names = [f"{prefix}-ca", *(_of_role(prefix, role) for role in Role), f"{prefix}-tls"]
+    authorities = (f"{prefix}-ca", f"{prefix}-cert-manager-ca")
+    names = [*authorities, *(_of_role(prefix, role) for role in Role), f"{prefix}-tls"]
     return [name for name in names if secrets.remove(name)]
 
 
