@@ -19,6 +19,7 @@ from netmail_common.connmgr.packed import (
     LoginPacker,
     Origin,
     Origins,
+    assembled,
     grants,
     key_end,
     login_key,
@@ -128,7 +129,8 @@ def test_a_login_is_renewed_in_its_record_if_it_says_the_same_again(
     assert bool(at) == (said == said_again)
     if at:
         assert session_of(record, at) == login.session_id.encode()
-        renewed = packer.renewed(record, end, at, registration, verified, expires)
+        parts = packer.parts(record, end, at, registration)
+        renewed = assembled(parts, expires, verified, registration.session_id)
         assert packer.unpack(renewed) == again._replace(
             profile=again.profile._replace(user=login.user),
             place=login.place,

@@ -8,7 +8,7 @@ never grant relaying; some kinds of addresses prove nothing and never grant eith
 import functools
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -164,11 +164,22 @@ class Located:
         key: first address of its network, 4 or 16 octets.
         prefix_length: of the network.
         standing: whether a login from there may grant, and why not.
+        grants: whether it may.
+        place: what logins are kept by: the key, with one more octet where they do not grant. A
+            login through a shared spelling of a network must not vouch for its other spellings.
     """
 
     key: bytes
     prefix_length: int
     standing: Standing
+    grants: bool = field(init=False, repr=False, compare=False)
+    place: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Finds out once what is asked for at each decision."""
+        grants = self.standing is Standing.GRANTS
+        object.__setattr__(self, "grants", grants)
+        object.__setattr__(self, "place", self.key if grants else self.key + b"-")
 
     @property
     def network(self) -> Network:
@@ -176,19 +187,6 @@ class Located:
         if len(self.key) == 4:
             return IPv4Network((self.key, self.prefix_length))
         return IPv6Network((self.key, self.prefix_length))
-
-    @property
-    def place(self) -> bytes:
-        """What logins are kept by: the key, with one more octet where they do not grant.
-
-        A login through a shared spelling of a network must not vouch for its other spellings.
-        """
-        return self.key if self.grants else self.key + b"-"
-
-    @property
-    def grants(self) -> bool:
-        """Whether a login from there may grant relaying."""
-        return self.standing is Standing.GRANTS
 
     @property
     def reason(self) -> Standing:

@@ -50,6 +50,8 @@ def decide(
         reason = Reason.EXPIRED if expired else Reason.NO_LOGIN
         return SenderDecision(Decision.MUST_AUTHENTICATE, reason)
     named = [login for login in logins if login.profile.user != ANONYMOUS]
+    if not question.senders and question.binding is Binding.ANY:
+        return _decided(logins, named)  # any live login will do
     binding = Binding.STRICT if len(named) > max_users else question.binding
     owner: Login | None = None
     refusal: tuple[Reason, str] | None = None
@@ -64,14 +66,31 @@ def decide(
             if refusal is None and sender_owner is None and binding is not Binding.ANY:
                 refused = _refuse(sender, binding, by_user)
                 refusal = refused and (refused, sender.address)
+    return _decided(logins, named, owner, refusal)
+
+
+def _decided(
+    logins: Sequence[Login],
+    named: list[Login],
+    owner: Login | None = None,
+    refusal: tuple[Reason, str] | None = None,
+) -> SenderDecision:
+    """The decision about a client whose network has logins.
+
+    Args:
+        named: those of users that are known by name.
+        owner: the login that owns a sender.
+        refusal: why a sender is refused, and which.
+    """
     newest = _newest(named)
+    reason, refused = refusal or (Reason.LOGIN, "")
     return SenderDecision(
         Decision.DENIED if refusal else Decision.ALLOWED,
-        refusal[0] if refusal else Reason.LOGIN,
-        login=owner or (newest[0] if newest else logins[0]),
-        users=tuple([login.profile.user for login in newest]),
-        user_count=len(named),
-        refused_sender=refusal[1] if refusal else "",
+        reason,
+        owner or (newest[0] if newest else logins[0]),
+        tuple([login.profile.user for login in newest]),
+        len(named),
+        refused,
     )
 
 

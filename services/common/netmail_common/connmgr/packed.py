@@ -29,6 +29,8 @@ __all__ = [
     "LoginPacker",
     "Origin",
     "Origins",
+    "RecordParts",
+    "assembled",
     "grants",
     "key_end",
     "login_key",
@@ -132,6 +134,20 @@ class Origins:
         self._uses.clear()
 
 
+class RecordParts(NamedTuple):
+    """What stays of a record when its login is renewed.
+
+    Attributes:
+        key: as login_key gives it.
+        origin: its number.
+        middle: serial, and what the login says.
+    """
+
+    key: bytes
+    origin: int
+    middle: bytes
+
+
 class LoginPacker:
     """Packs logins and unpacks them.
 
@@ -145,22 +161,12 @@ class LoginPacker:
     def pack(self, login: Login) -> bytes:
         """The record of a login."""
         profile = login.profile
-        return b"".join(
-            (
-                login_key(login.place, profile.user),
-                _HEAD.pack(
-                    _TAGS[0],
-                    login.expires,
-                    _TAGS[1],
-                    login.verified,
-                    _TAGS[2],
-                    self.origins.number(Origin(login.messaging_server, profile.domains)),
-                ),
-                _serial(login.serial),
-                _said_by(login),
-                _session(login.session_id),
-            )
+        parts = RecordParts(
+            login_key(login.place, profile.user),
+            self.origins.number(Origin(login.messaging_server, profile.domains)),
+            _serial(login.serial) + _said_by(login),
         )
+        return assembled(parts, login.expires, login.verified, login.session_id)
 
     def session_at(self, record: bytes, key_end: int, registration: Registration) -> int:
         """Where the session id of a record begins; 0: there the registration says something else.
@@ -176,30 +182,20 @@ class LoginPacker:
         at += 1 + len(said)
         return at if record[at : at + 1] in _ENDS_WITH_SESSION else 0
 
-    def renewed(
-        self,
-        record: bytes,
-        key_end: int,
-        session_at: int,
-        registration: Registration,
-        verified: float,
-        expires: float,
-    ) -> bytes:
-        """The record with origin, times and session id of a registration that says the same."""
+    def parts(
+        self, record: bytes, key_end: int, session_at: int, registration: Registration
+    ) -> RecordParts:
+        """What stays of a record when a registration that says the same renews its login.
+
+        The origin is the registration's.
+        """
         number = origin_of(record, key_end)
         server, domains = self.origins[number]
         said = registration.profile.domains
         # One set for all logins of a server, as a rule: it need not be compared.
         if server != registration.messaging_server or (domains is not said and domains != said):
             number = self.origins.number(Origin(registration.messaging_server, said))
-        return b"".join(
-            (
-                record[:key_end],
-                _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], number),
-                record[key_end + _HEAD.size : session_at],
-                _session(registration.session_id),
-            )
-        )
+        return RecordParts(record[:key_end], number, record[key_end + _HEAD.size : session_at])
 
     def unpack(self, record: bytes) -> Login:
         """The login of a record.
@@ -233,6 +229,12 @@ class LoginPacker:
             one.expires,
             one.credential_epoch if one.HasField("credential_epoch") else None,
         )
+
+
+def assembled(parts: RecordParts, expires: float, verified: float, session_id: str) -> bytes:
+    """The record of a login with these times and this session."""
+    head = _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], parts.origin)
+    return b"".join((parts.key, head, parts.middle, _session(session_id)))
 
 
 def place_key(place: bytes) -> bytes:

@@ -50,29 +50,23 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
 
     Raises: NotAdmitted.
     """
-    profile = _profile(candidate.user, tuple(candidate.addresses), tuple(candidate.domains))
-    if profile.user == ANONYMOUS and candidate.protocol is not LoginProtocol.LEGACY_UDP:
+    user, address, protocol, addresses, domains, server, agent, session, age, epoch, renewal = (
+        candidate
+    )
+    profile = _profile(user, tuple(addresses), tuple(domains))
+    if user == ANONYMOUS and protocol is not LoginProtocol.LEGACY_UDP:
         raise NotAdmitted("no user name")
-    _check_common("messaging server", candidate.messaging_server)
-    _check_common("agent", candidate.agent)
-    _check_text("session id", candidate.session_id)
-    if not candidate.age >= 0:
+    _check_origin(server, agent)
+    _check_text("session id", session)
+    if not age >= 0:
         raise NotAdmitted("negative age")
     try:
-        place = networks.locate(candidate.client_address).place
+        place = networks.locate(address).place
     except ValueError:
         raise NotAdmitted("client address") from None
+    age = min(age, MAX_AGE)
     return Registration(
-        profile,
-        place,
-        candidate.client_address,
-        candidate.protocol,
-        candidate.messaging_server,
-        candidate.agent,
-        candidate.session_id,
-        age=min(candidate.age, MAX_AGE),
-        credential_epoch=candidate.credential_epoch,
-        renewal=candidate.renewal,
+        profile, place, address, protocol, server, agent, session, age, epoch, renewal
     )
 
 
@@ -85,17 +79,20 @@ def check_user(user: UserKey) -> None:
 
 
 def _check_text(what: str, text: str) -> None:
-    octets = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    if octets > MAX_NAME_OCTETS:
+    if text.isascii() and text.isprintable() and len(text) <= MAX_NAME_OCTETS:
+        return
+    if len(text.encode("utf-8", "replace")) > MAX_NAME_OCTETS:
         raise NotAdmitted(f"{what} longer than {MAX_NAME_OCTETS} octets")
-    if not text.isascii() or not text.isprintable():
-        for character in text:
-            if unicodedata.category(character) in _REFUSED_CATEGORIES:
-                raise NotAdmitted(f"{what} with a control character")
+    for character in text:
+        if unicodedata.category(character) in _REFUSED_CATEGORIES:
+            raise NotAdmitted(f"{what} with a control character")
 
 
-_check_common = functools.lru_cache(maxsize=256)(_check_text)
-"""For what many logins have in common."""
+@functools.lru_cache(maxsize=256)
+def _check_origin(messaging_server: str, agent: str) -> None:
+    """Checks what many logins have in common."""
+    _check_text("messaging server", messaging_server)
+    _check_text("agent", agent)
 
 
 @functools.lru_cache(maxsize=_KNOWN)

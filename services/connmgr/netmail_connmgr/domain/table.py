@@ -21,6 +21,7 @@ from netmail_common.connmgr.model import (
 )
 from netmail_common.connmgr.packed import (
     LoginPacker,
+    assembled,
     key_end,
     login_key,
     origin_of,
@@ -35,6 +36,7 @@ from netmail_common.networks import network_of
 
 from netmail_connmgr.domain.changes import ChangeLog
 from netmail_connmgr.domain.marks import RevocationMarks
+from netmail_connmgr.domain.renewals import KnownLogin, Renewals
 
 __all__ = ["Found", "LoginTable", "Outcome", "Registered", "TableLimits"]
 
@@ -43,7 +45,8 @@ _DROP_AT_ONCE = 256
 _UNPACKED = 4096
 """Logins that were asked for lately, kept as they are used; a record stands for one login only.
 
-As many places that were asked for are kept with their logins, until one of these changes."""
+As many places that were asked for are kept with their logins, until one of these changes, and as
+many logins that were renewed."""
 _FEW = 8
 """Logins of a place that is kept so."""
 _REMEMBER_EXPIRED = 65_536
@@ -123,6 +126,7 @@ class LoginTable:
         self.packer = LoginPacker()
         self._unpack = functools.lru_cache(maxsize=_UNPACKED)(self.packer.unpack)
         self._lately: dict[bytes, tuple[Login, ...]] = {}
+        self._renewals = Renewals(_UNPACKED)
         self._records = LoginRecords()
         self._users = Chains()
         self._expired: dict[bytes, float] = {}  # place -> when, oldest first
@@ -143,6 +147,11 @@ class LoginTable:
         expires = (now if registration.renewal else verified) + self.limits.login_lifetime
         if expires <= now:
             return _EXPIRED
+        granted = _GRANTS if network == place else _SHARED
+        known = self._renewals.renewed(registration, verified, expires, now, self._records)
+        if known is not None:
+            self._keep(known.slot, known.record, place)
+            return Registered(granted, known.expires - now, True)
         key = login_key(place, user)
         slot = self._live(key, user, now)
         if not slot and not self._make_room(now):
@@ -151,7 +160,7 @@ class LoginTable:
             expires = self._renew(slot, len(key), registration, verified, expires)
         else:
             self._add(key, self._new_login(registration, verified, expires))
-        return Registered(_GRANTS if network == place else _SHARED, expires - now, bool(slot))
+        return Registered(granted, expires - now, bool(slot))
 
     def find(self, place: bytes, now: float) -> Found:
         """The live logins of a place."""
@@ -335,8 +344,10 @@ class LoginTable:
             if expires != earlier_expires:
                 self._replace(slot, end, prolonged(record, end, expires))
         elif earlier is None:
-            renewed = packer.renewed(record, end, session_at, registration, verified, expires)
+            parts = packer.parts(record, end, session_at, registration)
+            renewed = assembled(parts, expires, verified, session)
             self._replace(slot, end, renewed)
+            self._renewals.learn(KnownLogin(slot, renewed, parts, registration, verified, expires))
         else:
             login = _changed(earlier, registration, verified, expires)
             self._replace(slot, end, packer.pack(login))
@@ -344,11 +355,15 @@ class LoginTable:
 
     def _replace(self, slot: int, end: int, record: bytes) -> None:
         origin, earlier = origin_of(record, end), origin_of(self._records[slot], end)
-        self._records.replace(slot, record)
-        self._lately.pop(place_of(record), None)
+        self._keep(slot, record, place_of(record))
         if origin != earlier:
             self.packer.origins.use(origin)
             self.packer.origins.release(earlier)
+
+    def _keep(self, slot: int, record: bytes, place: bytes) -> None:
+        """Puts another record of a login in the place of its earlier one."""
+        self._records.replace(slot, record)
+        self._lately.pop(place, None)
         self.changes.changed(record)
 
     def _remove(self, slot: int) -> bytes:

@@ -1,5 +1,6 @@
 """The protocol of Hula, with authentication: one struct for requests, one for replies."""
 
+import functools
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ MAX_COMMENT = 128
 _USER_FIELD = 257
 _EVENT_FIELD = 17
 _PASS_DIGITS = 32
+_MAX_REPLIES = 4096
+"""That are kept, of 400 octets each."""
 
 
 class Command(IntEnum):
@@ -33,6 +36,8 @@ class Command(IntEnum):
 
 class Result(IntEnum):
     """What it is answered."""
+
+    __hash__ = int.__hash__  # Enum's own is Python code
 
     OK = 0
     DENY_TEMPORARY = 1
@@ -136,8 +141,11 @@ def parse(data: bytes) -> AuthenticatedRequest:
     return (big if command < command[::-1] else little).parse(data)
 
 
+@functools.lru_cache(maxsize=_MAX_REPLIES)
 def reply(layout: Layout, result: Result, comment: str = "", detail: bytes = b"") -> bytes:
     """A whole reply in the client's own layout, zeroed where nothing is said.
+
+    Most are the same again and again: `OK`, or the name of a user.
 
     Args:
         comment: for people; printable ASCII of it, cut at MAX_COMMENT.
