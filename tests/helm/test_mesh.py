@@ -275,6 +275,9 @@ def test_xds_clients_learn_the_pods_from_istio_and_have_no_sidecar() -> None:
     (server,), (manager,) = installed.messaging_servers, installed.connection_managers
     assert server.nmap.target == "xds:///netmail-nmap.netmail.svc.cluster.local:7710"
     assert manager.target == "xds:///netmail-connmgr.netmail.svc.cluster.local:7700"
+    for service in ("netmail-connmgr", "netmail-nmap"):  # Istio makes no routes for TCP
+        (port,) = rendered.object("Service", service)["spec"]["ports"]
+        assert (port["name"], port["appProtocol"]) == ("grpc", "grpc")
     for name, found in annotations(rendered).items():
         assert found["inject.istio.io/templates"] == "grpc-agent", name
     assert not {kind for kind, _ in of_mesh(rendered)} & {

@@ -9,9 +9,13 @@ other: they themselves (mtls), inside a mesh too, or the mesh.
 {{- if and (has $global.mesh.mode (list "istio" "linkerd")) (ne $global.grpc.loadBalancing "xds") }}true{{ end -}}
 {{- end -}}
 
-{{/* "true" where gRPC is opaque to the mesh, which sees our own TLS. */}}
+{{/*
+"true" where gRPC is opaque to the mesh, which sees our own TLS. Not with xds: no proxy stands between, and Istio's control
+plane makes routes for ports of gRPC only.
+*/}}
 {{- define "netmail.mesh.opaque" -}}
-{{- if and (ne .root.Values.global.mesh.mode "none") (eq .root.Values.global.grpc.security "mtls") }}true{{ end -}}
+{{- $grpc := .root.Values.global.grpc -}}
+{{- if and (ne .root.Values.global.mesh.mode "none") (eq $grpc.security "mtls") (ne $grpc.loadBalancing "xds") }}true{{ end -}}
 {{- end -}}
 
 {{- define "netmail.mesh.controlPlane" -}}
