@@ -9,12 +9,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], within: float = 60.0) -> T:
-    """The first true value of CONDITION. Raises: AssertionError when it stays false."""
+def eventually(condition: Callable[[], T], within: float = 60.0, pause: float = 0.02) -> T:
+    """The first true value of CONDITION. Raises: AssertionError when it stays false.
+
+    Args:
+        pause: seconds between two looks; more where a look costs something.
+    """
     deadline = time.monotonic() + within
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(pause)
     return value
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.cluster.conftest import values_for
-from tests.cluster.ha.shared_stores import VALUES, Stores
+from tests.cluster.ha.shared_stores import VALUES, Stores, is_ready
 from tests.cluster.support import Cluster, CommandFailed, Ledger, Outside, Release, Sink, SteadyLoad
 from tests.cluster.support.doors import Door, Doors
 from tests.cluster.support.load import Stranger
@@ -49,7 +49,7 @@ class Scene:
     results: list[str] = field(default_factory=list)
 
     @contextmanager
-    def load(self, what: str, *, each: int = 3) -> Iterator[SteadyLoad]:
+    def load(self, what: str, *, each: int = 2) -> Iterator[SteadyLoad]:
         """Steady load during a fault; afterwards nothing may be lost, nobody wrongly relayed."""
         ledger = Ledger("revoked")
         doors = Doors.of(self.release)
@@ -104,7 +104,7 @@ class Scene:
         """values-ha.yaml with what the tests add; waits until it is whole."""
         self.release.install(ha_values(self.sink, *more), files=[_VALUES_HA], wait=False)
 
-    def wait_until_whole(self, pods: int = 2, within: float = 600) -> None:
+    def wait_until_whole(self, pods: int = 2, within: float = 300) -> None:
         """Waits until so many pods of each agent are ready, and the stores are whole."""
         for component in AGENTS:
             self.release.wait_for(component, pods, within)
@@ -140,10 +140,9 @@ def node_numbers(cluster: Cluster) -> list[int]:
     return sorted(int(name.removeprefix("node")) for name in names)
 
 
-def is_ready(cluster: Cluster, node: str) -> bool:
+def node_is_ready(cluster: Cluster, node: str) -> bool:
     """The node is up and says so."""
     try:
-        conditions = cluster.get("node", node)["status"]["conditions"]
+        return is_ready(cluster.get("node", node))
     except CommandFailed:
         return False
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,35 +67,28 @@ class Stores:
     def wait_until_whole(self, within: float = 240) -> None:
         """Waits until each primary has its standby, up to date, and all Sentinels agree."""
         for whole in (self._database_is_whole, self._redis_is_whole):
-            eventually(_patiently(whole), within)
+            eventually(_patiently(whole), within, pause=1)
 
     def primary_of_the_database(self) -> str:
-        """Name of the pod. Raises: CommandFailed."""
-        for member in self._members():
-            if member["Role"] == "Leader":
-                return str(member["Member"])
-        raise CommandFailed("the database has no leader")
+        """Name of the pod that has the leader's lock. Raises: CommandFailed."""
+        return self._patroni("leader")["leader"]
 
     def primary_of_redis(self) -> str:
         """Name of the pod, as most Sentinels say it. Raises: CommandFailed."""
         words = self._sentinel(0, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "netmail").split()
         return words[0].partition(".")[0]
 
-    def _members(self) -> list[dict[str, Any]]:
-        for number in range(2):
-            with suppress(CommandFailed):
-                said = self.release.kubectl(
-                    "exec", f"database-{number}", "--",
-                    *("patronictl", "-c", "/tmp/patroni.yml", "list", "-f", "json"),
-                    timeout=20,
-                )  # fmt: skip
-                members: list[dict[str, Any]] = json.loads(said)
-                return members
-        raise CommandFailed("no member of the database answers")
+    def _patroni(self, what: str) -> dict[str, str]:
+        """What Patroni keeps in one of its ConfigMaps. Raises: CommandFailed."""
+        kept = self.release.get("configmap", f"database-{what}")["metadata"].get("annotations")
+        return dict(kept or {})
 
     def _database_is_whole(self) -> bool:
-        states = {member["Role"]: member["State"] for member in self._members()}
-        return states == {"Leader": "running", "Sync Standby": "running"}
+        """Both members are ready, and the standby has all that is answered."""
+        pods = self.release.get("pods", "-l", "app=database")["items"]
+        ready = {pod["metadata"]["name"] for pod in pods if is_ready(pod)}
+        standby = self._patroni("sync").get("sync_standby", "")
+        return {self.primary_of_the_database(), standby} == ready == {"database-0", "database-1"}
 
     def _redis_is_whole(self) -> bool:
         primary = self.primary_of_redis()
@@ -117,11 +109,17 @@ class Stores:
         )
 
 
+def is_ready(thing: Any) -> bool:
+    """A pod, or a node, says that it is ready."""
+    conditions = thing["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
 def _patiently(true: Callable[[], bool]) -> Callable[[], bool]:
     def look() -> bool:
         try:
             return true()
-        except (CommandFailed, IndexError, ValueError):
+        except (CommandFailed, KeyError, IndexError, ValueError):
             return False
 
     return look

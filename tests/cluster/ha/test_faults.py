@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.cluster.ha.faults import AGENTS, Scene, for_each_agent, is_ready, node_numbers
+from tests.cluster.ha.faults import AGENTS, Scene, for_each_agent, node_is_ready, node_numbers
 from tests.cluster.ha.shared_stores import new_tag
 from tests.cluster.support.release import TAG, image_values
 from tests.cluster.support.stages import play
@@ -51,11 +51,15 @@ def test_loss_of_each_node_in_turn(scene: Scene) -> None:
         node = f"node{number}"
         with scene.load(f"loss of {node}, and its return") as load:
             scene.cluster.do("node", "kill", str(number))
-            eventually(lambda node=node: not is_ready(scene.cluster, node), 60)  # type: ignore[misc]
+            _wait_for_node(scene, node, ready=False)
             load.wait_for(10, within=240)
             scene.cluster.do("node", "start", str(number), timeout=240)
-            eventually(lambda node=node: is_ready(scene.cluster, node), 120)  # type: ignore[misc]
+            _wait_for_node(scene, node, ready=True)
             scene.wait_until_whole()
+
+
+def _wait_for_node(scene: Scene, node: str, *, ready: bool) -> None:
+    eventually(lambda: node_is_ready(scene.cluster, node) is ready, 120, pause=0.5)
 
 
 def test_rolling_upgrade_and_rollback(scene: Scene) -> None:
@@ -93,7 +97,7 @@ def test_failover_of_redis(scene: Scene) -> None:
     with scene.load("failover of Redis, its primary standing still") as load:
         with scene.standing_still(primary):
             load.wait_for(20, within=240)
-            eventually(lambda: scene.stores.primary_of_redis() != primary, 60)
+            eventually(lambda: scene.stores.primary_of_redis() != primary, 60, pause=1)
         scene.wait_until_whole()
     with scene.load("kill -9 of the primary of Redis") as load:
         scene.kill(scene.stores.primary_of_redis())

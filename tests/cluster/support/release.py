@@ -158,7 +158,7 @@ class Release:
             pods = self.pods(component)
             return len(pods) == replicas and all(p.ready and not p.ending for p in pods)
 
-        eventually(settled, within)
+        eventually(settled, within, pause=0.5)
 
     def rollout(self, component: str, within: int = 300) -> None:
         """Waits until a component's newest version is rolled out. Raises: CommandFailed."""
