@@ -38,6 +38,11 @@ def quick(series: str, labels: str = "") -> dict[str, str]:
     }
 
 
+def often(series: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Fires while a counter grows; one event alone is nothing."""
+    return {series: _RISING}, {series: "7+0x45 8+0x15"}
+
+
 def rising(series: str) -> tuple[dict[str, str], dict[str, str]]:
     """Fires while a counter grows."""
     return {series: _RISING}, {series: _STILL}
@@ -85,7 +90,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'netmail_connmgr_udp_faults_total{fault="short"}': "0+600x60"},
         {'netmail_connmgr_udp_faults_total{fault="short"}': "0+30x60"},
     ),
-    "NetmailRelayUndecided": rising(
+    "NetmailRelayUndecided": often(
         'netmail_smtp_relay_decisions_total{reason="connection manager unreachable"}'
     ),
     "NetmailReplicaStale": above('netmail_smtp_replica_age_seconds{instance="a"}', 60, 2),
@@ -111,7 +116,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "NetmailDeliverAbsent": ({}, {"netmail_deliver_items_under_way": "0+0x60"}),
     "NetmailRegistrationsWaiting": above("netmail_pop_imap_registrations_waiting", 3, 0),
-    "NetmailLoginsUnavailable": rising('netmail_pop_imap_logins_total{outcome="unavailable"}'),
+    "NetmailLoginsUnavailable": often('netmail_pop_imap_logins_total{outcome="unavailable"}'),
     "NetmailNmapAbsent": ({}, {"netmail_nmap_store_bytes": "4096+0x60"}),
     "NetmailQueueOld": above('netmail_nmap_queue_oldest_due_seconds{instance="a"}', 1000, 10),
     "NetmailStoreCommitSlow": (

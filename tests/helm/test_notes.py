@@ -52,6 +52,10 @@ WARNINGS: list[tuple[str, dict[str, Any]]] = [
     ("passwords may travel unencrypted", {"config": {"messaging_servers": [
         {"pop_imap": {"listeners": [{"plaintext_auth": True}]}}
     ]}}),
+    ("nmap.serviceMonitor.enabled is false", {"smtp": {
+        "deliver": {"autoscaling": {"mode": "keda"}}
+    }}),
+    ("pop-imap.serviceMonitor.enabled is false", {"pop-imap": {"autoscaling": {"mode": "keda"}}}),
     ("legacy_udp.plain", {"connectionManager": {"legacy_udp": {"plain": True}}}),
 ]  # fmt: skip
 

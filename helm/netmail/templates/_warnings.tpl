@@ -43,6 +43,12 @@
 {{- $found = append $found "legacy_udp.plain: UDP 689 without a credential believes whoever sends from allowed_sources, and addresses of datagrams are easily forged." }}
 {{- end }}
 {{- end }}
+{{- $measured := list (list "smtp.serve" .Values.smtp.serve "smtp") (list "smtp.deliver" .Values.smtp.deliver "nmap") (list "pop-imap" $pop "pop-imap") }}
+{{- range $measured }}
+{{- if and (eq (index . 1).autoscaling.mode "keda") (not (index $.Values (index . 2)).serviceMonitor.enabled) }}
+{{- $found = append $found (printf "%s is scaled by a series of the %s agent, and %s.serviceMonitor.enabled is false: unless Prometheus finds its pods otherwise, nothing is scaled." (index . 0) (index . 2) (index . 2)) }}
+{{- end }}
+{{- end }}
 {{- range $found }}
 
 WARNING: {{ . }}
