@@ -32,6 +32,8 @@ class Sink:
     """Addresses that connections came from."""
     refuse: str = ""
     """A reply instead of 250, such as `451 4.3.0 later`."""
+    pause: float = 0.0
+    """Seconds that it takes its time over each message."""
 
     def route(self, domain: str = "example.net") -> dict[str, Any]:
         """The route in the configuration of `deliver` that leads here."""
@@ -58,6 +60,7 @@ class Sink:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         """Takes one message."""
+        await asyncio.sleep(self.pause)
         if self.refuse:
             return self.refuse
         data = envelope.content
