@@ -1,9 +1,18 @@
 """Logging must never stop the work."""
 
+import contextlib
 import json
+import logging
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, TextIO, cast
+
+import structlog
+from netmail_common.config import LogConfig
+from netmail_common.logging import configure_logging, get_logger, in_one_write
 
 _PROGRAM = """
 import logging, sys
@@ -58,3 +67,83 @@ def test_a_change_of_the_level_reaches_loggers_that_are_there() -> None:
         "warning at debug": 3,
         "error at debug": 3,
     }
+
+
+class _Written:
+    """Standard error as a list of writes."""
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in "".join(self.writes).splitlines()]
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[_Written]:
+    """What is logged, as JSON, while the block runs."""
+    written, before, root = _Written(), structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with contextlib.redirect_stderr(cast("TextIO", written)):
+        configure_logging(LogConfig(level="info", format="json"), service="connmgr", instance="m")
+        yield written
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_line_says_what_how_bad_when_and_who() -> None:
+    log = get_logger("netmail.test")
+    with logged() as written:
+        log.warning("something \N{SNOWMAN}\n", user="alice", number=1, odd=b"\xff")
+        log.error("failed", exc_info=ZeroDivisionError("by nothing"))
+    first, second = written.lines()
+    when = datetime.fromisoformat(first.pop("timestamp"))
+    assert abs(datetime.now(UTC) - when) < timedelta(minutes=1)
+    assert first == {
+        "component": "netmail.test",
+        "user": "alice",
+        "number": 1,
+        "odd": "b'\\xff'",
+        "event": "something \N{SNOWMAN}\n",
+        "level": "warning",
+        "service": "connmgr",
+        "instance": "m",
+    }
+    assert second["level"] == "error"
+    assert second["exception"] == "ZeroDivisionError: by nothing"
+
+
+def test_lines_of_one_block_are_written_together_at_its_end() -> None:
+    log = get_logger("netmail.test")
+    with logged() as written:
+        with in_one_write():
+            for number in range(3):
+                with in_one_write():
+                    log.info("one", number=number)
+            assert not written.writes
+        assert len(written.writes) == 1
+        assert [line["number"] for line in written.lines()] == [0, 1, 2]
+        log.info("after")
+        assert len(written.writes) == 2
+        with in_one_write():
+            pass
+        assert len(written.writes) == 2
+
+
+def test_a_block_that_fails_has_written_its_lines() -> None:
+    log = get_logger("netmail.test")
+    with logged() as written:
+        with contextlib.suppress(ValueError), in_one_write():
+            log.info("before")
+            raise ValueError
+        assert [line["event"] for line in written.lines()] == ["before"]
+        log.info("after")
+        assert [line["event"] for line in written.lines()] == ["before", "after"]

@@ -22,7 +22,7 @@ from netmail_common.connmgr.model import (
     UserKey,
 )
 from netmail_common.connmgr.rates import RelayWanted
-from netmail_common.logging import get_logger
+from netmail_common.logging import get_logger, in_one_write
 
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.domain.audit import AuditEntry, AuditKind, Repeats
@@ -87,11 +87,12 @@ def registrations(items: Iterable[Registration], answers: Iterable[Registered]) 
     """Valid registrations and what became of them; a session's renewals are for debugging."""
     counted: dict[tuple[LoginProtocol, bool, Outcome], int] = {}
     written = is_audited() or log.is_enabled_for(logging.INFO)
-    for item, answer in zip(items, answers, strict=True):
-        same = item.protocol, item.renewal, answer.outcome
-        counted[same] = counted.get(same, 0) + 1
-        if written:
-            _registration(item, answer)
+    with in_one_write():
+        for item, answer in zip(items, answers, strict=True):
+            same = item.protocol, item.renewal, answer.outcome
+            counted[same] = counted.get(same, 0) + 1
+            if written:
+                _registration(item, answer)
     for (protocol, renewal, outcome), number in counted.items():
         kind = "renewal" if renewal else "login"
         _registrations(protocol.name.lower(), kind, outcome.value).inc(number)
@@ -141,11 +142,12 @@ def decisions(enquiries: Iterable[Enquiry], answers: Iterable[SenderDecision]) -
     """Relay decisions."""
     counted: dict[tuple[Decision, Reason], int] = {}
     written = is_audited() or log.is_enabled_for(logging.INFO)
-    for enquiry, answer in zip(enquiries, answers, strict=True):
-        same = answer.decision, answer.reason
-        counted[same] = counted.get(same, 0) + 1
-        if written:
-            _decision(enquiry, answer)
+    with in_one_write():
+        for enquiry, answer in zip(enquiries, answers, strict=True):
+            same = answer.decision, answer.reason
+            counted[same] = counted.get(same, 0) + 1
+            if written:
+                _decision(enquiry, answer)
     for (one, reason), number in counted.items():
         _decisions(one.value, reason.value).inc(number)
 
