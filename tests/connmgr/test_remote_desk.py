@@ -117,6 +117,8 @@ async def test_counters_that_are_away_are_said_to_be(server: Server, desk: Remot
         async def report(self, _events: object) -> Any:
             raise CountersUnavailable
 
+        count_mail = report
+
     local = server.service.desk
     local.events = server.service.events = Away()  # type: ignore[assignment]
     mail = RelayedMail(CLIENT, ALICE, False, 1, 1, "", "test")

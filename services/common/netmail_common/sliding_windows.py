@@ -1,7 +1,7 @@
 """Counts over sliding windows, in memory that is bounded."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["PARTS", "SlidingWindows", "Tally"]
 
@@ -11,8 +11,7 @@ MAX_KEYS = 500_000
 _SWEPT_AT_ONCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """A counter after something was to be added.
 
     Attributes:

@@ -4,9 +4,10 @@ Shared by the Connection Manager, which counts for all agents, and the agents, w
 themselves while it is away.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netmail_common.config import RateLimit, RatesConfig
 from netmail_common.connmgr.model import UserKey
@@ -15,10 +16,11 @@ __all__ = ["RATE_WINDOW", "RateCount", "RelayWanted", "limit_for", "rate_counts"
 
 RATE_WINDOW = 3600.0
 """Seconds that a rate is about."""
+_KEYS = 4096
+"""Names of counters that are not made again."""
 
 
-@dataclass(frozen=True, slots=True)
-class RelayWanted:
+class RelayWanted(NamedTuple):
     """A known sender wants to relay.
 
     Attributes:
@@ -38,8 +40,7 @@ class RelayWanted:
     messages: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RateCount:
+class RateCount(NamedTuple):
     """Something to count.
 
     Attributes:
@@ -82,12 +83,18 @@ def rate_counts(config: RatesConfig, wanted: RelayWanted) -> Iterator[RateCount]
 def _counts(
     rate: str, limit: RateLimit, wanted: RelayWanted, way: str, *whose: str
 ) -> Iterator[RateCount]:
-    digest = hashlib.blake2b("\0".join(whose).encode("utf-8", "replace"), digest_size=16)
-    name = f"{way}:{rate}:{digest.hexdigest()}"
     if limit.recipients and wanted.recipients:
-        yield RateCount(rate, f"rcpt:{name}", wanted.recipients, limit.recipients)
+        key = _key("rcpt", way, rate, whose)
+        yield RateCount(rate, key, wanted.recipients, limit.recipients)
     if limit.messages and wanted.messages:
-        yield RateCount(rate, f"mail:{name}", wanted.messages, limit.messages)
+        key = _key("mail", way, rate, whose)
+        yield RateCount(rate, key, wanted.messages, limit.messages)
+
+
+@functools.lru_cache(maxsize=_KEYS)
+def _key(what: str, way: str, rate: str, whose: tuple[str, ...]) -> str:
+    digest = hashlib.blake2b("\0".join(whose).encode("utf-8", "replace"), digest_size=16)
+    return f"{what}:{way}:{rate}:{digest.hexdigest()}"
 
 
 def _common(config: RatesConfig, authenticated: bool) -> RateLimit:

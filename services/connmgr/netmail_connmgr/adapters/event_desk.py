@@ -1,11 +1,12 @@
 """What agents report: logins that failed or succeeded, mail that known senders want to relay."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import RatesConfig
 from netmail_common.connmgr.decision import MAX_NAMED_USERS
-from netmail_common.connmgr.model import UserKey
+from netmail_common.connmgr.model import ANONYMOUS, UserKey
 from netmail_common.connmgr.rates import RelayWanted
 from netmail_common.logging import get_logger
 from netmail_common.networks import NetworkMap
@@ -13,6 +14,7 @@ from netmail_common.networks import NetworkMap
 from netmail_connmgr.adapters import convert, record
 from netmail_connmgr.adapters.failure_counts import FailureCounts
 from netmail_connmgr.domain.counters import Count, Counters
+from netmail_connmgr.domain.front_desk import RelayedMail
 from netmail_connmgr.domain.rates import Rates, RateVerdict
 from netmail_connmgr.domain.store import LoginStore, RevokeOrder, StoreError
 
@@ -25,6 +27,18 @@ _ONCE_WITHIN = 600.0
 _SAID_AGAIN_AFTER = 60.0
 _MAX_SAID = 10_000
 _MAX_NAME = 255
+
+
+class _Mail(NamedTuple):
+    """Mail of a known sender.
+
+    Attributes:
+        server: that tells of it, for the log.
+    """
+
+    client_address: bytes
+    server: str
+    wanted: RelayWanted
 
 
 class EventDesk:
@@ -73,7 +87,7 @@ class EventDesk:
         results = [pb.EventResult(accepted=True) for _ in events]
         news = await self._news(events)
         failed = [index for index in news if events[index].HasField("login_failed")]
-        wanted = [index for index in news if events[index].HasField("relay_wanted")]
+        relayed = [index for index in news if events[index].HasField("relay_wanted")]
         for index in news:
             if events[index].HasField("login_succeeded"):
                 self._succeeded(events[index])
@@ -82,13 +96,39 @@ class EventDesk:
         ):
             results[index].delay_ms = int(delay * 1000)
         for index, verdict in zip(
-            wanted, await self._count_mail([events[index] for index in wanted]), strict=True
+            relayed,
+            await self._count([self._mail(events[index]) for index in relayed]),
+            strict=True,
         ):
             if not verdict.accepted:
                 results[index].accepted = False
                 results[index].rate = verdict.rate
                 results[index].retry_after_seconds = int(verdict.retry_after)
         return results
+
+    async def count_mail(self, mails: Sequence[RelayedMail]) -> list[bool]:
+        """Counts mail; whether it is within the rates of its sender: what is not is not counted.
+
+        Raises: ValueError, for an address that is none; CountersUnavailable.
+        """
+        verdicts = await self._count(
+            [
+                _Mail(
+                    mail.client_address,
+                    mail.front_end,
+                    RelayWanted(
+                        mail.user if mail.user != ANONYMOUS else None,
+                        self._network(mail.client_address),
+                        mail.session_id,
+                        mail.authenticated,
+                        mail.recipients,
+                        mail.messages,
+                    ),
+                )
+                for mail in mails
+            ]
+        )
+        return [verdict.accepted for verdict in verdicts]
 
     async def forget(self, user: pb.UserKey, address: bytes) -> int:
         """Forgets failed logins of a user, an address, or both; how many counters there were.
@@ -123,23 +163,23 @@ class EventDesk:
         if self._failures is not None and user is not None:
             self._failures.remember(user, event.client_address)
 
-    async def _count_mail(self, events: Sequence[pb.Event]) -> list[RateVerdict]:
-        wanted = [self._wanted(event) for event in events]
-        verdicts = await self._rates.admit(wanted)
-        users = await self._users_at(events) if record.is_audited() else [()] * len(events)
-        for event, one, verdict, there in zip(events, wanted, verdicts, users, strict=True):
-            if verdict.accepted:
-                record.relayed(one, event.client_address, event.messaging_server, there)
-            else:
-                await self._exceeded(event, one, verdict)
+    async def _count(self, mails: Sequence[_Mail]) -> list[RateVerdict]:
+        verdicts = await self._rates.admit([mail.wanted for mail in mails])
+        audited = record.is_audited()
+        users = await self._users_at(mails) if audited else [()] * len(mails)
+        for mail, verdict, there in zip(mails, verdicts, users, strict=True):
+            if not verdict.accepted:
+                await self._exceeded(mail, verdict)
+            elif audited:
+                record.relayed(mail.wanted, mail.client_address, mail.server, there)
         return verdicts
 
-    async def _users_at(self, events: Sequence[pb.Event]) -> list[tuple[UserKey, ...]]:
+    async def _users_at(self, mails: Sequence[_Mail]) -> list[tuple[UserKey, ...]]:
         """Everybody with a login where the clients are, for those that a login vouches for."""
-        asked = [index for index, one in enumerate(events) if not one.relay_wanted.authenticated]
+        asked = [index for index, mail in enumerate(mails) if not mail.wanted.authenticated]
         networks = self._networks()
-        places = [networks.locate(events[index].client_address).place for index in asked]
-        users: list[tuple[UserKey, ...]] = [()] * len(events)
+        places = [networks.locate(mails[index].client_address).place for index in asked]
+        users: list[tuple[UserKey, ...]] = [()] * len(mails)
         try:
             found = await self._store.find(places) if places else ()
         except StoreError:
@@ -148,33 +188,36 @@ class EventDesk:
             users[index] = tuple(login.user for login in logins.logins[:MAX_NAMED_USERS])
         return users
 
-    def _wanted(self, event: pb.Event) -> RelayWanted:
-        where = self._networks().locate(event.client_address)
-        relay = event.relay_wanted
-        return RelayWanted(
+    def _mail(self, event: pb.Event) -> _Mail:
+        relay, address = event.relay_wanted, event.client_address
+        wanted = RelayWanted(
             user=convert.named_user(event.user),
-            network=None if where.standing.shared else where.key,
+            network=self._network(address),
             session_id=relay.session_id,
             authenticated=relay.authenticated,
             recipients=relay.recipients,
             messages=relay.messages,
         )
+        return _Mail(address, event.messaging_server, wanted)
 
-    async def _exceeded(self, event: pb.Event, wanted: RelayWanted, verdict: RateVerdict) -> None:
+    def _network(self, address: bytes) -> bytes | None:
+        """The network that a client's mail counts for; None: it is shared, and nobody's."""
+        where = self._networks().locate(address)
+        return None if where.standing.shared else where.key
+
+    async def _exceeded(self, mail: _Mail, verdict: RateVerdict) -> None:
         """Writes it down, once a minute for each; may end the logins of the client's network."""
-        now = self._clock()
+        now, wanted = self._clock(), mail.wanted
         whom = (str(wanted.user), (wanted.network or b"").hex(), verdict.rate)
         again = self._said.get(whom, 0.0) > now
-        record.rate_exceeded(
-            wanted, verdict, event.client_address, event.messaging_server, again=again
-        )
+        record.rate_exceeded(wanted, verdict, mail.client_address, mail.server, again=again)
         if again:
             return
         if len(self._said) >= _MAX_SAID:
             self._said.clear()
         self._said[whom] = now + _SAID_AGAIN_AFTER
         if self._revokes and not wanted.authenticated and wanted.network is not None:
-            await self._revoke(event.client_address)
+            await self._revoke(mail.client_address)
 
     async def _revoke(self, client_address: bytes) -> None:
         where = self._networks().locate(client_address)

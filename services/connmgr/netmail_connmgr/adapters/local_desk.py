@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.connmgr.decision import decide
 from netmail_common.connmgr.model import (
     ANONYMOUS,
@@ -15,7 +14,7 @@ from netmail_common.connmgr.model import (
 from netmail_common.metrics import timed
 from netmail_common.networks import Located, NetworkMap
 
-from netmail_connmgr.adapters import desk_messages, metrics, record
+from netmail_connmgr.adapters import metrics, record
 from netmail_connmgr.domain.connections import (
     ConnectionChecks,
     ConnectionQuestion,
@@ -39,11 +38,11 @@ __all__ = ["LocalDesk"]
 T = TypeVar("T")
 
 
-class EventTaker(Protocol):
-    """Takes what agents report, as adapters/event_desk.EventDesk does."""
+class MailCounter(Protocol):
+    """Counts mail, as adapters/event_desk.EventDesk does."""
 
-    async def report(self, events: Sequence[pb.Event]) -> Sequence[pb.EventResult]:
-        """A result for each, in the same order.
+    async def count_mail(self, mails: Sequence[RelayedMail]) -> Sequence[bool]:
+        """Whether each is within the rates of its sender: what is not is not counted.
 
         Raises: ValueError, for an address that is none; CountersUnavailable.
         """
@@ -76,7 +75,7 @@ class LocalDesk:
         self.guard = StallGuard(store.now())
         self.connections = connections
         self.count_failure = count_failure
-        self.events: EventTaker | None = None
+        self.events: MailCounter | None = None
         self.remember_login: Callable[[UserKey, bytes], None] | None = None
 
     def limit_users(self, most: int) -> None:
@@ -155,11 +154,10 @@ class LocalDesk:
         if self.events is None:
             return [True] * len(mails)
         try:
-            results = await self.events.report([desk_messages.mail_event(mail) for mail in mails])
+            return await self.events.count_mail(mails)
         except CountersUnavailable:
             metrics.COUNTERS_UNAVAILABLE.inc(len(mails))
             raise FrontDeskUnavailable("counters") from None
-        return [result.accepted for result in results]
 
     async def login_failed(self, question: ConnectionQuestion) -> None:
         """Counts a failed login."""

@@ -5,6 +5,7 @@ owns is registered with his login; decisions then need no map, but for one thing
 binding `domain` somebody must say that an address is nobody's.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 
 from netmail_common.connmgr.model import Binding, CheckedSender, UserKey
@@ -19,6 +20,10 @@ from netmail_common.mail_address import (
 from netmail_connmgr.domain.door import NotAdmitted, check_user
 
 __all__ = ["AddressMap", "AddressMapError", "parse_entries"]
+
+
+_SENDERS = 4096
+"""That were asked about lately; a message asks for each of its recipients."""
 
 
 class AddressMapError(ValueError):
@@ -52,6 +57,7 @@ class AddressMap:
         self._default_context = default_context
         self._listed = frozenset(address.key() for address in entries)
         self._listed_domains = frozenset(a.domain for a in entries).difference(self._domains)
+        self._senders = functools.lru_cache(maxsize=_SENDERS)(self._sender)
         self._of_owner: dict[str, list[str]] = {}
         for address, owners in entries.items():
             for owner in owners:
@@ -78,6 +84,9 @@ class AddressMap:
 
         A subaddress counts as the address that it belongs to, unless the file names it.
         """
+        return self._senders(text, binding)
+
+    def _sender(self, text: str, binding: Binding) -> CheckedSender:
         try:
             address = MailAddress.from_wire(text)
         except AddressError:

@@ -1,8 +1,7 @@
 """Counts over sliding windows that all replicas share: failed logins, messages, recipients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["Count", "Counted", "Counters", "CountersUnavailable"]
 
@@ -11,8 +10,7 @@ class CountersUnavailable(Exception):
     """The store of the counters does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """Adds to a counter.
 
     Attributes:
@@ -28,8 +26,7 @@ class Count:
     limit: float = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(NamedTuple):
     """A counter after that.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Rates of known senders: so much an hour, counted over all agents and replicas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from netmail_common.config import RatesConfig
 from netmail_common.connmgr.rates import RATE_WINDOW, RateCount, RelayWanted, rate_counts
@@ -11,8 +11,7 @@ from netmail_connmgr.domain.counters import Count, Counted, Counters
 __all__ = ["RateVerdict", "Rates"]
 
 
-@dataclass(frozen=True, slots=True)
-class RateVerdict:
+class RateVerdict(NamedTuple):
     """Whether mail may go on.
 
     Attributes:
@@ -23,6 +22,9 @@ class RateVerdict:
     accepted: bool = True
     rate: str = ""
     retry_after: float = 0.0
+
+
+_WITHIN = RateVerdict()
 
 
 class Rates:
@@ -59,7 +61,7 @@ class Rates:
 
 def _verdict(refused: Sequence[tuple[RateCount, Counted]]) -> RateVerdict:
     if not refused:
-        return RateVerdict()
+        return _WITHIN
     wait = max(answer.wait for _, answer in refused)
     return RateVerdict(accepted=False, rate=refused[0][0].rate, retry_after=min(wait, RATE_WINDOW))
 
@@ -69,4 +71,4 @@ def _count(one: RateCount) -> Count:
 
 
 def _give_back(one: RateCount) -> Count:
-    return replace(_count(one), amount=-one.amount)
+    return _count(one)._replace(amount=-one.amount)
