@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from netmail_nmap.adapters.backup import MAX_READ, MakeCopy, StoreCopies
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.postgresql import Place, restore_postgresql
 from netmail_nmap.adapters.restore import Restored, restore_store
 from netmail_nmap.adapters.sql import Store
@@ -37,7 +38,13 @@ def restore(path: Path, data: bytes, *, replace: bool = False, hold: bool = True
 
 
 def restore_into(
-    place: Place, folder: Path, data: bytes, *, replace: bool = False, hold: bool = True
+    place: Place,
+    folder: Path,
+    data: bytes,
+    *,
+    replace: bool = False,
+    hold: bool = True,
+    objects: BodyObjects | None = None,
 ) -> Restored:
     return restore_postgresql(
         place,
@@ -46,6 +53,7 @@ def restore_into(
         sha256=hashlib.sha256(data).hexdigest(),
         replace=replace,
         hold_queue=hold,
+        objects=objects,
     )
 
 

@@ -7,8 +7,10 @@ import functools
 import threading
 from collections.abc import AsyncIterator
 
+from netmail_common.config import ObjectsConfig
 from netmail_nmap.adapters.postgresql import Place, open_postgresql
 
+from tests.support.object_store import ObjectServer, object_server
 from tests.support.postgresql import Server, postgresql
 
 _until_the_end = contextlib.ExitStack()
@@ -44,6 +46,18 @@ def _template() -> str:
     thread.start()
     thread.join()
     return url.rpartition("/")[2]
+
+
+@functools.cache
+def s3() -> ObjectServer:
+    """Skips where it cannot be built."""
+    atexit.register(_until_the_end.close)
+    return _until_the_end.enter_context(object_server())
+
+
+def objects_config() -> ObjectsConfig:
+    """A bucket of one's own."""
+    return ObjectsConfig.model_validate(s3().settings(f"s3://{s3().bucket()}/mail"))
 
 
 @contextlib.asynccontextmanager

@@ -47,6 +47,7 @@ from netmail_nmap.adapters.grpc_directory import DirectoryService
 from netmail_nmap.adapters.grpc_mailbox import MailboxService
 from netmail_nmap.adapters.grpc_queue import QueueService
 from netmail_nmap.adapters.hashing import PasswordHasher
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.password_files import PasswordFiles
 from netmail_nmap.adapters.postgresql import Place, copy_of_postgresql, open_postgresql
 from netmail_nmap.adapters.revocations import revocation_sender
@@ -271,6 +272,7 @@ def _opened(
         readers=store.readers,
         writers=store.writers,
         listen=Place.to_listen(store),
+        objects=None if store.objects is None else BodyObjects(store.objects),
     )
 
 
@@ -280,7 +282,10 @@ def _copy_maker(installation: Installation, config: MessagingServerConfig) -> Ma
     if not store.shared:
         return copy_of_database(database_path(url))
     folder = config.nmap.store.copies or installation.state_dir
-    return copy_of_postgresql(Place.from_config(store, url), folder, f"nmap-{config.name}")
+    objects = None if store.objects is None else BodyObjects(store.objects)
+    return copy_of_postgresql(
+        Place.from_config(store, url), folder, f"nmap-{config.name}", objects=objects
+    )
 
 
 def _queue_settings(config: MessagingServerConfig) -> QueueSettings:

@@ -17,6 +17,7 @@ from netmail_common.command_line import agent_parser, read_arguments
 from netmail_common.config import Installation
 from netmail_common.lifecycle import EXIT_CONFIG
 
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.postgresql import Place, restore_postgresql
 from netmail_nmap.adapters.restore import Restored, RestoreRefused, restore_store
 from netmail_nmap.adapters.sql import database_path
@@ -78,6 +79,7 @@ def _restore(
         sha256=sha256,
         replace=replace,
         hold_queue=hold_queue,
+        objects=None if store.objects is None else BodyObjects(store.objects),
     )
 
 

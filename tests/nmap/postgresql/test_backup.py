@@ -46,7 +46,7 @@ async def copy_of(place: Place, folder: Path) -> bytes:
     return await read_copy(copy_of_postgresql(place, folder, "store"))
 
 
-async def put(place: Place, folder: Path, data: bytes, **options: bool) -> Any:
+async def put(place: Place, folder: Path, data: bytes, **options: Any) -> Any:
     return await to_thread(restore_into, place, folder, data, **options)
 
 
@@ -277,7 +277,7 @@ async def test_a_copy_of_a_database_that_is_away_or_newer_fails(
         with pytest.raises(StoreUnavailable, match="newer"):
             await copy_of(place, tmp_path)
     finally:
-        revision = "UPDATE alembic_version SET version_num = '0003'"
+        revision = "UPDATE alembic_version SET version_num = '0004'"
         await pair.first.core.writer.run(lambda t: t.driver.execute(revision))
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.postgresql import open_postgresql
 from netmail_nmap.adapters.schema import users
 from netmail_nmap.adapters.sql import Store, Transaction, open_store
@@ -18,7 +19,7 @@ from netmail_nmap.domain.outcomes import QueueSettings
 from netmail_nmap.domain.retry import RetrySchedule
 from netmail_nmap.domain.store import MailStore, QueueStore
 
-from tests.nmap.databases import database
+from tests.nmap.databases import database, objects_config
 
 SCHEDULE = RetrySchedule(
     first_retry=300, max_retry=3600, jitter=0, lifetime=432_000, delay_warning=14_400
@@ -100,4 +101,22 @@ async def on_postgresql(_: Path, clock: Clock) -> AsyncIterator[Opened]:
         yield _opened(store)
 
 
-ENGINES: dict[str, Engine] = {"sqlite": sqlite, "postgresql": on_postgresql}
+@contextlib.asynccontextmanager
+async def with_objects(_: Path, clock: Clock) -> AsyncIterator[Opened]:
+    """On PostgreSQL; nearly every body is in the object store."""
+    settings = QueueSettings(SCHEDULE, "mail1.example.org", lambda: 0.5)
+    objects = BodyObjects(await asyncio.to_thread(objects_config), min_size=48)
+    async with (
+        database() as place,
+        open_postgresql(
+            place, settings=settings, readers=2, writers=2, objects=objects, clock=clock
+        ) as store,
+    ):
+        yield _opened(store)
+
+
+ENGINES: dict[str, Engine] = {
+    "sqlite": sqlite,
+    "postgresql": on_postgresql,
+    "postgresql and objects": with_objects,
+}

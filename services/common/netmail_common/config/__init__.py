@@ -44,6 +44,7 @@ from netmail_common.config.nmap import (
     ContextConfig,
     InitialUser,
     NmapConfig,
+    ObjectsConfig,
     QueueConfig,
     StoreConfig,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "MessagingServerConfig",
     "NetworkRange",
     "NmapConfig",
+    "ObjectsConfig",
     "PopImapConfig",
     "PopImapLimits",
     "PostfixPolicyConfig",

@@ -55,6 +55,31 @@ class Argon2Config(Section):
     """RFC 7677 section 4."""
 
 
+class ObjectsConfig(Section):
+    """An S3-compatible object store for bodies of large messages; the rest stays in PostgreSQL."""
+
+    url: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,62}(/[A-Za-z0-9._/-]*)?$")]
+    """s3://BUCKET or s3://BUCKET/FOLDER; the bucket exists. Stores that share it do not meet."""
+    endpoint: Annotated[str | None, Field(pattern=r"^https?://")] = None
+    """Of a server that is not AWS's."""
+    region: str = "us-east-1"
+    virtual_hosted: bool = False
+    """The bucket is part of the host name; else of the path."""
+    access_key_file: Path | None = None
+    """Has the access key's id; read again when it may have changed. Without it AWS's environment
+    variables, web identity or instance role count."""
+    secret_key_file: Path | None = None
+    """Has the secret access key."""
+    min_size: Annotated[Octets, Field(ge=256 * 1024, le=1024 * 1024)] = 256 * 1024
+    """Messages with more octets go there; smaller ones are sooner found and read in PostgreSQL."""
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Self:
+        if (self.access_key_file is None) != (self.secret_key_file is None):
+            raise ValueError("access_key_file and secret_key_file: both or neither")
+        return self
+
+
 class StoreConfig(Section):
     """Mail store and queue."""
 
@@ -76,6 +101,8 @@ class StoreConfig(Section):
     """Connections that read."""
     writers: Annotated[int, Field(ge=1, le=64)] = 4
     """Connections that write, on PostgreSQL; SQLite has one."""
+    objects: ObjectsConfig | None = None
+    """Where bodies of large messages of a PostgreSQL store are; default: in PostgreSQL."""
     copies: Path | None = None
     """Folder in which `netmail backup` lets the agent write its copy of a PostgreSQL store, all of
     it; default: the state directory."""
@@ -97,8 +124,11 @@ class StoreConfig(Section):
         if self.listen_url and self.listen_url_file:
             raise ValueError("listen_url and listen_url_file: one of them")
         listen = self.listen_url or self.listen_url_file
-        if not shared and (self.password_file or self.pooled or listen or self.copies):
-            raise ValueError("password_file, pooled, listen_url and copies are for PostgreSQL")
+        others = (self.password_file, self.pooled, listen, self.copies, self.objects)
+        if not shared and any(others):
+            raise ValueError(
+                "password_file, pooled, listen_url, copies and objects are for PostgreSQL"
+            )
         return self
 
 

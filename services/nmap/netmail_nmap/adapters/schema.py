@@ -125,6 +125,8 @@ bodies = Table(
     Column("local_size", Integer, nullable=False),
     # The header section with its empty line; the rest is in body_chunks.
     Column("header", LargeBinary, nullable=False),
+    # The rest is in an object store instead.
+    Column("elsewhere", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,
 )
 

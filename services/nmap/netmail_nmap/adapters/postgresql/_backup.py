@@ -2,8 +2,9 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from netmail_common.logging import get_logger
@@ -11,9 +12,12 @@ from netmail_common.logging import get_logger
 from netmail_nmap import migrations
 from netmail_nmap.adapters import sql
 from netmail_nmap.adapters.backup import CopyInfo, MakeCopy, Running, copied_into
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.postgresql._connect import Place
-from netmail_nmap.adapters.postgresql._driver import ERRORS, Driver, make_engine
+from netmail_nmap.adapters.postgresql._driver import ERRORS, Connections, Driver, engine_of
 from netmail_nmap.adapters.schema import bodies, body_chunks, mailbox_locks, metadata
+from netmail_nmap.adapters.sql._bodies import CHUNK, chunk_id
+from netmail_nmap.adapters.sql._core import read_store_id
 from netmail_nmap.domain.errors import NmapError, StoreUnavailable
 
 _ROWS = 2000
@@ -34,29 +38,38 @@ def copied_tables() -> list[sa.Table]:
     return [table for table in metadata.sorted_tables if table is not mailbox_locks]
 
 
-def copy_of_postgresql(place: Place, folder: Path, name: str) -> MakeCopy:
+def copy_of_postgresql(
+    place: Place, folder: Path, name: str, *, objects: BodyObjects | None = None
+) -> MakeCopy:
     """Of a store on PostgreSQL: what is committed when it begins.
 
     Args:
         place: of the database.
         folder: where the copy is written.
         name: of its file, while it is written.
+        objects: where large bodies are; the copy has them too.
     """
     target = folder / f"{name}.copy"
 
     def make(running: Callable[[Running], None]) -> tuple[int, CopyInfo]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            engine = make_engine(place.connect_patiently)
-            with contextlib.closing(engine.connect()) as connection:
-                driver = connection.connection.driver_connection
-                if driver is None:
-                    raise StoreUnavailable
+            engine = engine_of(Connections(place.connect_patiently, objects))
+            with contextlib.ExitStack() as connections:
+                # Its lock is there before the copy's view of the database is, and until the copy
+                # has a lock of its own: nothing that is seen is removed.
+                first = connections.enter_context(_transaction(engine))
+                first[1].keep_objects()
+                connection, driver = connections.enter_context(_transaction(engine))
+                driver.keep_objects()
+                first[1].rollback()
+                if objects is not None:
+                    objects.bind(read_store_id(driver))
                 copying = _Copying(connection, driver, target)
                 running(copying)
-                driver.begin(writing=False)
                 ((size,),) = driver.execute(_SIZE)
-                return copied_into(target, lambda: int(size), copying.write)
+                room = int(size) + _size_elsewhere(driver)
+                return copied_into(target, lambda: room, copying.write)
         except NmapError:
             raise
         except ERRORS as error:
@@ -64,6 +77,25 @@ def copy_of_postgresql(place: Place, folder: Path, name: str) -> MakeCopy:
             raise StoreUnavailable from error
 
     return make
+
+
+@contextlib.contextmanager
+def _transaction(engine: sa.Engine) -> Iterator[tuple[sa.Connection, Driver]]:
+    """A transaction of its own connection that sees the database at one moment."""
+    with contextlib.closing(engine.connect()) as connection:
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, Driver):
+            raise StoreUnavailable
+        driver.begin(writing=False)
+        yield connection, driver
+
+
+def _size_elsewhere(driver: Driver) -> int:
+    """Octets of the bodies that are in the object store; the database's size has the others."""
+    if driver.objects is None:
+        return 0
+    ((size,),) = driver.execute("SELECT coalesce(sum(size), 0) FROM bodies WHERE elsewhere")
+    return int(size)
 
 
 class _Copying:
@@ -94,6 +126,7 @@ class _Copying:
             copy.execute("DELETE FROM store_meta")
             for table in copied_tables():
                 self._copy(table, copy)
+            copy.execute("DELETE FROM store_meta WHERE key = 'objects'")
             self._copy_counters(copy)
             copy.execute("COMMIT")
 
@@ -102,7 +135,31 @@ class _Copying:
         marks = ", ".join("?" * len(table.columns))
         insert = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608 - our own
         for rows in self._rows(table, columns):
-            copy.executemany(insert, map(tuple, rows))
+            if table is bodies:
+                self._fetch_objects(rows, copy)
+                copy.executemany(insert, ((*row[:-1], False) for row in rows))
+            else:
+                copy.executemany(insert, map(tuple, rows))
+
+    def _fetch_objects(self, rows: Sequence[Any], copy: sqlite3.Connection) -> None:
+        """The copy has every octet. Raises: StoreUnavailable."""
+        for body_id, size, _, header, elsewhere in rows:
+            wanted = size - len(header)
+            if not elsewhere or wanted <= 0:  # an upload that is not finished: nobody misses it
+                continue
+            if self._driver.objects is None:
+                raise StoreUnavailable
+            data = b"".join(self._driver.objects.read(body_id, 0, wanted))
+            if len(data) != wanted:
+                _log.error("a body is missing in the object store", body=body_id)
+                raise StoreUnavailable("a body is missing in the object store")
+            copy.executemany(
+                "INSERT INTO body_chunks (id, data) VALUES (?, ?)",
+                (
+                    (chunk_id(body_id, index), data[start : start + CHUNK])
+                    for index, start in enumerate(range(0, wanted, CHUNK))
+                ),
+            )
 
     def _rows(self, table: sa.Table, columns: str) -> Iterator[list[sqlite3.Row]]:
         """By a cursor of the database: neither it nor we hold more than a few."""

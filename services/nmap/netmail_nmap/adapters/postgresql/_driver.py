@@ -19,6 +19,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.dialects.postgresql.base import PGExecutionContext
 
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.sql import BulkInsert, Statement
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ _LOCK_NAMES = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::BIGINT[]) AS ke
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _COUNTED = re.compile(r"(?:SELECT|UPDATE|DELETE|INSERT \d+) (\d+)")
+_OBJECTS = 0x6E65746D61696C + 1
+"""An advisory lock: shared by those who copy bodies, for removing them."""
 _CLOSING = 5.0
 """Seconds."""
 _GIVING_UP = 2.0
@@ -53,6 +56,8 @@ class Driver:
         except BaseException:
             self._loop.close()
             raise
+        self.objects: BodyObjects | None = None
+        """Where large bodies are."""
         self._writing = False
         self._locked: set[int] = set()
 
@@ -152,6 +157,15 @@ class Driver:
         keys = sorted({_key(name) for name in names})
         if keys:
             self.execute(_LOCK_NAMES, keys)
+
+    def may_remove_objects(self) -> bool:
+        """Until the transaction ends nobody copies them; False: somebody does."""
+        ((granted,),) = self.execute("SELECT pg_try_advisory_xact_lock($1)", _OBJECTS)
+        return bool(granted)
+
+    def keep_objects(self) -> None:
+        """Until the transaction ends no object is removed that it sees a row of."""
+        self.execute("SELECT pg_advisory_xact_lock_shared($1)", _OBJECTS)
 
     # -- DBAPI ---------------------------------------------------------------------------------
 
@@ -287,16 +301,19 @@ class Connections:
 
     Args:
         connect: opens one.
+        objects: where large bodies are.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, objects: BodyObjects | None = None) -> None:
         self._connect = connect
+        self._objects = objects
         self._open: weakref.WeakSet[Driver] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def open(self) -> Driver:
         """A new one. Raises: ERRORS."""
         driver = Driver(self._connect)
+        driver.objects = self._objects
         with self._lock:
             self._open.add(driver)
         return driver

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import sqlalchemy as sa
 
 from netmail_nmap import migrations
+from netmail_nmap.adapters.objects import PART, BodyObjects
 from netmail_nmap.adapters.postgresql._backup import copied_tables
 from netmail_nmap.adapters.postgresql._connect import Place
 from netmail_nmap.adapters.postgresql._driver import ERRORS, Driver, make_engine
@@ -18,6 +19,7 @@ from netmail_nmap.adapters.postgresql._migrate import check, lock
 from netmail_nmap.adapters.restore import Restored, RestoreRefused, prepared_copy
 from netmail_nmap.adapters.schema import body_chunks, metadata
 from netmail_nmap.adapters.sql import BulkInsert
+from netmail_nmap.adapters.sql._bodies import chunk_id
 from netmail_nmap.domain.errors import StoreUnavailable
 
 _ROWS = 1000
@@ -38,6 +40,7 @@ def restore_postgresql(
     sha256: str,
     replace: bool,
     hold_queue: bool,
+    objects: BodyObjects | None = None,
 ) -> Restored:
     """Reads a copy, checks it, and puts it into the database, in one transaction.
 
@@ -49,6 +52,7 @@ def restore_postgresql(
         replace: a store that is not empty may be put aside: its tables go into a schema of their
             own.
         hold_queue: what waits in the queue is not sent until an operator releases it.
+        objects: where large bodies go.
 
     Raises: RestoreRefused, StoreUnavailable when an agent has the store or the database is away;
     nothing was changed. OSError.
@@ -66,7 +70,7 @@ def restore_postgresql(
             with prepared_copy(staged, source, sha256=sha256, hold_queue=hold_queue) as counts:
                 kept = _put_aside(connection, old)
                 migrations.upgrade(connection)
-                _fill(connection, driver, staged)
+                _fill(connection, driver, staged, objects)
                 driver.commit()
     except ERRORS as error:
         if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
@@ -122,9 +126,13 @@ def _put_aside(connection: sa.Connection, tables: Sequence[str]) -> str | None:
     return None
 
 
-def _fill(connection: sa.Connection, driver: Driver, staged: Path) -> None:
-    """Raises: RestoreRefused when not all arrived."""
+def _fill(
+    connection: sa.Connection, driver: Driver, staged: Path, objects: BodyObjects | None
+) -> None:
+    """Raises: RestoreRefused when not all arrived; StoreUnavailable."""
     with contextlib.closing(sqlite3.connect(staged)) as copy:
+        if objects is not None:
+            _put_objects(copy, objects)
         for table in copied_tables():
             insert = BulkInsert(table, *(column.name for column in table.columns))
             rows = 0
@@ -138,6 +146,25 @@ def _fill(connection: sa.Connection, driver: Driver, staged: Path) -> None:
         for name, last in copy.execute("SELECT name, seq FROM sqlite_sequence"):
             if name in metadata.tables:
                 driver.execute("SELECT setval($1::TEXT::REGCLASS, $2)", f"{name}_id_seq", last)
+
+
+def _put_objects(copy: sqlite3.Connection, objects: BodyObjects) -> None:
+    """Brings large bodies to the object store; they leave the copy. Raises: StoreUnavailable."""
+    (store_id,) = copy.execute("SELECT value FROM store_meta WHERE key = 'store_id'").fetchone()
+    objects.bind(store_id)
+    found = copy.execute("SELECT id FROM bodies WHERE size > ?", (objects.min_size,)).fetchall()
+    for (body_id,) in found:
+        own = (chunk_id(body_id, 0), chunk_id(body_id + 1, 0) - 1)
+        chunks = copy.execute(
+            "SELECT data FROM body_chunks WHERE id BETWEEN ? AND ? ORDER BY id", own
+        )
+        data = b"".join(row[0] for row in chunks)
+        for index, start in enumerate(range(0, len(data), PART)):
+            objects.put_now(body_id, index, data[start : start + PART])
+        copy.execute("DELETE FROM body_chunks WHERE id BETWEEN ? AND ?", own)
+        copy.execute("UPDATE bodies SET elsewhere = 1 WHERE id = ?", (body_id,))
+    copy.execute("INSERT OR REPLACE INTO store_meta VALUES ('objects', '1')")
+    copy.commit()
 
 
 def _batches(copy: sqlite3.Connection, table: sa.Table) -> Iterator[list[tuple[object, ...]]]:

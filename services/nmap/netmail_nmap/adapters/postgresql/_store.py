@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.postgresql._bulletin import Bulletin
 from netmail_nmap.adapters.postgresql._connect import Place
 from netmail_nmap.adapters.postgresql._driver import Connections, Driver, engine_of
@@ -23,6 +24,10 @@ from netmail_nmap.adapters.sql._subscribers import Subscribers
 from netmail_nmap.adapters.sql._sweeper import Sweeper
 from netmail_nmap.domain.outcomes import QueueSettings
 
+_HAS_OBJECTS = "SELECT 1 FROM store_meta WHERE key = 'objects'"
+_REMEMBER_OBJECTS = (
+    "INSERT INTO store_meta (key, value) VALUES ('objects', '1') ON CONFLICT DO NOTHING"
+)
 _POLL = 1.0
 """Seconds between looks at the queue, in case a notice of another agent is lost."""
 
@@ -35,6 +40,7 @@ async def open_postgresql(
     readers: int = 4,
     writers: int = 4,
     listen: Place | None = None,
+    objects: BodyObjects | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Store]:
     """Opens the database, migrated first if need be; closes it when the block ends.
@@ -47,12 +53,14 @@ async def open_postgresql(
         readers: connections that read.
         writers: connections that write.
         listen: the database itself, when PLACE is pgbouncer.
+        objects: where large bodies are.
         clock: seconds since the epoch.
 
-    Raises: StoreUnavailable when it cannot be opened or migrated.
+    Raises: StoreUnavailable when it cannot be opened or migrated; ValueError when bodies are in an
+        object store, and it is not said in which.
     """
     await asyncio.to_thread(prepare, place)
-    connections = Connections(place.connect)
+    connections = Connections(place.connect, objects)
     engine = engine_of(connections)
     own = secrets.token_hex(8)
     subscribers = Subscribers()
@@ -75,7 +83,8 @@ async def open_postgresql(
         writer = Writers(engine, writers, bulletin.announce, publish_everywhere)
         parts.push_async_callback(writer.close)
         store_id = await pool.run(lambda snapshot: read_store_id(snapshot.driver))
-        core = Core(writer, pool, _ids(store_id), clock, bulletin, _POLL)
+        await _bind(objects, store_id, writer)
+        core = Core(writer, pool, _ids(store_id), clock, bulletin, _POLL, objects)
         locks = SharedLocks(writer, own)
         for part in (
             locks.renewing(),
@@ -88,6 +97,17 @@ async def open_postgresql(
         subscribers.wake_queue = queue.wake
         mail = SqlMailStore(core, subscribers.mailboxes, locks)
         yield Store(core, mail, queue, subscribers.ended_users)
+
+
+async def _bind(objects: BodyObjects | None, store_id: str, writer: Writers) -> None:
+    """Remembers that there are objects. Raises: StoreUnavailable; ValueError."""
+    if objects is None:
+        if await writer.run(lambda transaction: transaction.driver.execute(_HAS_OBJECTS)):
+            raise ValueError("nmap.store.objects is missing: bodies are in an object store")
+        return
+    objects.bind(store_id)
+    await asyncio.to_thread(objects.check)
+    await writer.run(lambda transaction: transaction.driver.execute(_REMEMBER_OBJECTS))
 
 
 def _ids(store_id: str) -> StoreIds:

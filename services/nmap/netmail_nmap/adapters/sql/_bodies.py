@@ -7,9 +7,12 @@ sweeper removes marked bodies that nobody refers to.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy import false, true
 
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.schema import bodies, body_chunks, messages, orphans, queue_messages
 from netmail_nmap.adapters.sql._statements import (
     BulkInsert,
@@ -29,13 +32,17 @@ NOT_YET = 2**62
 UPLOAD_GRACE_MS = 3_600_000
 """The same where other processes start meanwhile: so long after its last piece."""
 
+OBJECTS_AGAIN_MS = 60_000
+"""When objects that could not be removed are looked at again."""
+
 _INSERT = BulkInsert(bodies, "id", "size", "local_size", "header")
+_INSERT_LARGE = BulkInsert(bodies, "id", "size", "local_size", "header", "elsewhere")
 _INSERT_CHUNKS = BulkInsert(body_chunks, "id", "data")
 _SET_SIZE = Statement(
     sa.update(bodies).where(bodies.c.id == sa.bindparam("body")).values(size=sa.bindparam("octets"))
 )
 _HEADER = Statement(
-    sa.select(bodies.c.header, bodies.c.local_size, bodies.c.size).where(
+    sa.select(bodies.c.header, bodies.c.local_size, bodies.c.size, bodies.c.elsewhere).where(
         bodies.c.id == sa.bindparam("body")
     )
 )
@@ -64,6 +71,7 @@ _DUE = Statement(
         sa.func.coalesce(bodies.c.size, 0),
         sa.exists().where(messages.c.body_id == orphans.c.body_id)
         | sa.exists().where(queue_messages.c.body_id == orphans.c.body_id),
+        sa.func.coalesce(bodies.c.elsewhere, true()),
     )
     .select_from(orphans.outerjoin(bodies, bodies.c.id == orphans.c.body_id))
     .where(orphans.c.due_at <= sa.bindparam("now"))
@@ -77,6 +85,7 @@ _REMOVE_QUEUED = Statement(
         bodies.c.id.in_(ids_of("bodies")),
         bodies.c.local_size == 0,
         bodies.c.size <= CHUNK,
+        bodies.c.elsewhere == false(),
         ~sa.exists().where(messages.c.body_id == bodies.c.id),
         ~sa.exists().where(queue_messages.c.body_id == bodies.c.id),
     )
@@ -84,6 +93,12 @@ _REMOVE_QUEUED = Statement(
 )
 _DELETE_FIRST_CHUNKS = Statement(
     sa.delete(body_chunks).where(body_chunks.c.id.in_(ids_of("chunks")))
+)
+_KNOWN = Statement(
+    sa.union_all(
+        sa.select(bodies.c.id).where(bodies.c.id.in_(ids_of("bodies"))),
+        sa.select(orphans.c.body_id).where(orphans.c.body_id.in_(ids_of("bodies"))),
+    )
 )
 _NEXT_DUE = Statement(sa.select(sa.func.min(orphans.c.due_at)))
 
@@ -146,9 +161,17 @@ def insert_bodies(driver: Driver, new: Sequence[NewBody]) -> None:
     _INSERT_CHUNKS.run(driver, chunks)
 
 
-def begin_large(driver: Driver, body_id: int, local_size: int, header: bytes, due_at: int) -> None:
+def begin_large(
+    driver: Driver,
+    body_id: int,
+    local_size: int,
+    header: bytes,
+    due_at: int,
+    *,
+    elsewhere: bool = False,
+) -> None:
     """Inserts the header of an upload; until it is adopted it is an orphan."""
-    _INSERT.run(driver, [(body_id, 0, local_size, header)])
+    _INSERT_LARGE.run(driver, [(body_id, 0, local_size, header, elsewhere)])
     _MARK.run(driver, [(body_id, due_at)])
 
 
@@ -177,23 +200,53 @@ def all_orphans_due(driver: Driver) -> None:
     _ALL_DUE.run(driver)
 
 
-def sweep(driver: Driver, now_ms: int, most: int, most_octets: int) -> int:
-    """Removes marked bodies that nobody refers to; gives how many were looked at.
+class Swept(NamedTuple):
+    """What a sweep has done."""
+
+    looked_at: int
+    """Bodies."""
+    elsewhere: list[int]
+    """Bodies whose rows are gone, and whose objects may go after the commit; they stay marked."""
+
+
+def sweep(
+    driver: Driver, now_ms: int, most: int, most_octets: int, *, with_objects: bool = False
+) -> Swept:
+    """Removes marked bodies that nobody refers to.
 
     Looks at MOST of them, and stops when MOST_OCTETS are reached: the writer has other work.
+
+    Args:
+        with_objects: some are in an object store.
     """
-    looked_at = []
-    for body_id, size, referred_to in _DUE.all(driver, now=now_ms, most=most):
+    looked_at, gone = [], []
+    for body_id, size, referred_to, elsewhere in _DUE.all(driver, now=now_ms, most=most):
         looked_at.append(body_id)
         if referred_to:
+            continue
+        if elsewhere and with_objects:
+            gone.append(body_id)
+            _DELETE_BODY.run(driver, body=body_id)
             continue
         _DELETE_CHUNKS.run(driver, first=chunk_id(body_id, 0), last=chunk_id(body_id + 1, 0) - 1)
         _DELETE_BODY.run(driver, body=body_id)
         most_octets -= size
         if most_octets <= 0:
             break
-    _UNMARK.run(driver, bodies=id_list(looked_at))
-    return len(looked_at)
+    unmark(driver, set(looked_at) - set(gone))
+    mark_orphans(driver, gone, now_ms + OBJECTS_AGAIN_MS)
+    return Swept(len(looked_at), gone)
+
+
+def unmark(driver: Driver, body_ids: Iterable[int]) -> None:
+    """There is nothing to be done for these any more."""
+    _UNMARK.run(driver, bodies=id_list(body_ids))
+
+
+def unknown(driver: Driver, body_ids: Iterable[int]) -> set[int]:
+    """Those of which the database knows nothing, not even that they are to be removed."""
+    wanted = set(body_ids)
+    return wanted - {row[0] for row in _KNOWN.all(driver, bodies=id_list(wanted))}
 
 
 def remove_queued(driver: Driver, body_ids: Iterable[int], due_at: int) -> None:
@@ -226,11 +279,14 @@ def read_range(driver: Driver, body_id: int, start: int, end: int) -> Iterator[b
     row = _HEADER.first(driver, body=body_id)
     if row is None or start >= end:
         return
-    header = row[0]
+    header, _, _, elsewhere = row
     if start < len(header):
         yield header[start:end]
     position = len(header)
     if end <= position:
+        return
+    if elsewhere:
+        yield from _objects_of(driver).read(body_id, max(0, start - position), end - position)
         return
     first = max(0, start - position) // CHUNK
     last = (end - position - 1) // CHUNK
@@ -240,3 +296,11 @@ def read_range(driver: Driver, body_id: int, start: int, end: int) -> Iterator[b
     ):
         yield data[max(0, start - position) : end - position]
         position += len(data)
+
+
+def _objects_of(driver: Driver) -> BodyObjects:
+    """Raises: StoreUnavailable."""
+    objects: BodyObjects | None = getattr(driver, "objects", None)
+    if objects is None:
+        raise StoreUnavailable
+    return objects

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from netmail_nmap.adapters.objects import BodyObjects
 from netmail_nmap.adapters.schema import bodies, queue_items, queue_messages, store_meta
+from netmail_nmap.adapters.sql._bodies import CHUNK
 from netmail_nmap.adapters.sql._readers import Readers
 from netmail_nmap.adapters.sql._statements import Driver, Statement
 from netmail_nmap.adapters.sql._writer import WriteQueue
+from netmail_nmap.domain.delivery import MAX_INLINE_BODY
 
 _LAST_ID = Statement(
     sa.select(sa.column("seq"))
@@ -99,6 +102,18 @@ class Core:
     directory_version: DirectoryVersion = field(default_factory=DirectoryVersion)
     poll: float | None = None
     """Seconds between looks at what other processes may have put into the queue; None: nobody."""
+    objects: BodyObjects | None = None
+    """Where large bodies are; None: in the database."""
+
+    @property
+    def inline(self) -> int:
+        """A body of at most so many octets waits in memory for its message."""
+        return MAX_INLINE_BODY if self.objects is None else self.objects.min_size
+
+    @property
+    def whole(self) -> int:
+        """A message of at most so many octets is whole in its header and first chunk."""
+        return CHUNK if self.objects is None else min(CHUNK, self.objects.min_size)
 
     @property
     def alone(self) -> bool:

@@ -25,7 +25,7 @@ from netmail_nmap.adapters.sql._mailboxes import MailboxRow
 from netmail_nmap.adapters.sql._messages import Filing
 from netmail_nmap.adapters.sql._readers import Snapshot
 from netmail_nmap.adapters.sql._statements import Driver, Statement
-from netmail_nmap.adapters.sql._uploads import SqlUpload
+from netmail_nmap.adapters.sql._uploads import SqlUpload, placed
 from netmail_nmap.adapters.sql._watch import ChangeHub, SqlWatch
 from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import Body
@@ -351,8 +351,9 @@ class SqlMailStore:
 
     async def append(self, target: AppendTarget, body: Body) -> Appended:
         """See the protocol."""
+        at_its_place = await placed(self._core, body, b"")
         return await self._core.writer.run(
-            lambda transaction: _append(self._core, transaction, target, body)
+            lambda transaction: _append(self._core, transaction, target, at_its_place)
         )
 
     async def _make_defaults(self, user_id: int) -> None:

@@ -4,12 +4,14 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from netmail_nmap.adapters.sql import _bodies, _delivery, _leases, _queue_admin, _reports
 from netmail_nmap.adapters.sql._core import Core
 from netmail_nmap.adapters.sql._leases import Leaser
 from netmail_nmap.adapters.sql._readers import Snapshot
+from netmail_nmap.adapters.sql._uploads import placed
 from netmail_nmap.adapters.sql._writer import Transaction
 from netmail_nmap.domain.delivery import (
     Body,
@@ -57,12 +59,28 @@ class SqlQueueStore:
     async def submit(self, submissions: Sequence[Submission]) -> list[SubmitResult]:
         """See the protocol."""
         try:
-            return await self._core.writer.run_gathered(self._take, submissions)
+            return await self._core.writer.run_gathered(self._take, await self._placed(submissions))
         except InsufficientStorage:
             outcome = SubmitOutcome.INSUFFICIENT_STORAGE
         except StoreUnavailable:
             outcome = SubmitOutcome.TEMPORARY_FAILURE
         return [SubmitResult(outcome)] * len(submissions)
+
+    async def _placed(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
+        """With large bodies where they belong. Raises: StoreUnavailable."""
+        if self._core.objects is None:
+            return submissions
+        bodies = await asyncio.gather(
+            *(
+                placed(
+                    self._core,
+                    one.body,
+                    one.envelope.return_path if any(e.users for e in one.expansions) else b"",
+                )
+                for one in submissions
+            )
+        )
+        return [replace(one, body=body) for one, body in zip(submissions, bodies, strict=True)]
 
     def _take(
         self, transaction: Transaction, batches: Sequence[Sequence[Submission]]
@@ -82,9 +100,10 @@ class SqlQueueStore:
         self, envelope: Envelope, body: Body, expansions: Sequence[Expansion]
     ) -> list[DeliverResult]:
         """See the protocol."""
+        at_its_place = await placed(self._core, body, envelope.return_path)
         return await self._core.writer.run(
             lambda transaction: _delivery.deliver(
-                self._core, self._settings, transaction, envelope, body, expansions
+                self._core, self._settings, transaction, envelope, at_its_place, expansions
             )
         )
 

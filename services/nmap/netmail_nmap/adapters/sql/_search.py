@@ -46,8 +46,6 @@ _BATCHES_AT_ONCE = 8
 """Of headers, in one step: going to another thread and back costs as much as a tenth of each."""
 _BODIES_AT_ONCE = 1_000
 _OCTETS_AT_ONCE = 2 * 1024 * 1024
-_SMALL = _bodies.CHUNK
-"""A message of at most so many octets is whole in its header and first chunk."""
 
 _Row = tuple[int, int, int, int, int, int, int]
 """The columns below; what a Candidate begins with."""
@@ -107,8 +105,8 @@ async def search(
         for start in range(0, len(rows), _HEADERS_AT_ONCE):
             batch = rows[start : start + _HEADERS_AT_ONCE]
             await core.readers.run_heavy(functools.partial(_by_headers, found, batch))
-    for batch in _batches(found.undecided):
-        await core.readers.run_heavy(functools.partial(_by_bodies, found, batch))
+    for batch in _batches(found.undecided, core.whole):
+        await core.readers.run_heavy(functools.partial(_by_bodies, found, batch, core.whole))
     found.matching.sort()
     highest = max((row[_MODSEQ] for row in found.matching), default=0)
     return SearchOutcome([row[_UID] for row in found.matching], highest if needs.modseq else 0)
@@ -221,9 +219,9 @@ def _by_headers(found: _Search, batch: Sequence[_Row], snapshot: Snapshot) -> No
             found.undecided.append(rows[index])
 
 
-def _by_bodies(found: _Search, batch: Sequence[_Row], snapshot: Snapshot) -> None:
+def _by_bodies(found: _Search, batch: Sequence[_Row], whole: int, snapshot: Snapshot) -> None:
     driver = snapshot.driver
-    if len(batch) == 1 and batch[0][_SIZE] > _SMALL:
+    if len(batch) == 1 and batch[0][_SIZE] > whole:
         found.decide(batch[0], *_load_message(driver, batch[0]))
         return
     bulk = _bulk.read_messages(driver, [row[_BODY] for row in batch])
@@ -262,12 +260,12 @@ def _load_message(driver: Driver, row: _Row) -> tuple[bytes, bytes]:
     return header, b"".join(_bodies.read_range(driver, row[_BODY], len(header), end))
 
 
-def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Small messages together, large ones alone."""
+def _batches(rows: Sequence[_Row], whole: int) -> Iterator[list[_Row]]:
+    """Messages of at most WHOLE octets together, larger ones alone."""
     batch: list[_Row] = []
     octets = 0
     for row in rows:
-        large = row[_SIZE] > _SMALL
+        large = row[_SIZE] > whole
         if batch and (large or len(batch) == _BODIES_AT_ONCE or octets > _OCTETS_AT_ONCE):
             yield batch
             batch, octets = [], 0
