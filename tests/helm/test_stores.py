@@ -71,6 +71,32 @@ def test_more_than_one_pod_is_refused_where_they_would_not_share_what_they_hold(
         render({"config": {"existingConfigMap": "own"}, **values}, chart=ROOT / "charts" / chart)
 
 
+def test_large_bodies_go_to_an_object_store() -> None:
+    objects = {
+        "url": "s3://mail/bodies",
+        "endpoint": "http://s3.storage:9000",
+        "existingSecret": "keys",
+        "ports": [9000],
+    }
+    values = {"postgresql": POSTGRESQL, "objectStore": objects}
+    rendered = render({**DOMAIN, "nmap": values})
+    _, nmap = stores(rendered)
+    assert nmap.store.objects is not None
+    assert (nmap.store.objects.url, nmap.store.objects.region) == ("s3://mail/bodies", "us-east-1")
+    assert str(nmap.store.objects.secret_key_file) == "/etc/netmail/objects/secret-key"
+    assert mounts(rendered.object("Deployment", "netmail-nmap"))["keys"] == "/etc/netmail/objects"
+    policy = rendered.object("NetworkPolicy", "netmail-nmap")
+    ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+    assert {5432, 9000} <= set(ports)
+    restoring = render({**DOMAIN, "nmap": {**values, "restore": {"file": "a.tar"}}})
+    assert mounts(restoring.object("Job", "netmail-nmap-restore"))["keys"] == "/etc/netmail/objects"
+    with pytest.raises(HelmError, match="objectStore needs PostgreSQL"):
+        render({**DOMAIN, "nmap": {"objectStore": objects}})
+    unset = render({**DOMAIN, "nmap": {"postgresql": POSTGRESQL}})
+    assert stores(unset)[1].store.objects is None
+    assert "keys" not in mounts(unset.object("Deployment", "netmail-nmap"))
+
+
 def test_with_stores_of_its_own_no_pod_of_a_dead_node_has_to_be_waited_for() -> None:
     rendered = render(
         {

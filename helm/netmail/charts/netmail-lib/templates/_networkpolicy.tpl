@@ -2,7 +2,7 @@
 Nobody may talk to an agent, and it to nobody, but as is said here: (dict "root" $ "component" "smtp"
 "public" (list 2525) "grpc" 7710 "callers" (list "smtp" "deliver") "calls" (list (dict "component"
 "nmap" "port" 7710)) "world" (list 25) "store" .Values.postgresql). "world": ports anywhere; "store": ports of
-the store's peers.
+the store's peers, "objects" likewise.
 */}}
 {{- define "netmail.networkPolicy" -}}
 {{- $policy := .root.Values.networkPolicy -}}
@@ -77,7 +77,8 @@ spec:
             matchLabels:
               {{- include "netmail.selectorLabels" (dict "root" $.root "component" .component) | nindent 14 }}
     {{- end }}
-    {{- with .store }}
+    {{- range list .store .objects }}
+    {{- with . }}
     - ports:
         {{- range .ports }}
         - port: {{ . }}
@@ -87,6 +88,7 @@ spec:
       to:
         {{- toYaml . | nindent 8 }}
       {{- end }}
+    {{- end }}
     {{- end }}
     {{- with .world }}
     - ports:

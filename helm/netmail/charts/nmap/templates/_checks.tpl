@@ -8,6 +8,9 @@
 {{- if and .Values.restore.file (not .Values.postgresql.existingSecret) (not .Values.persistence.enabled) }}
 {{- fail "nmap: restore.file needs a store that outlives its pods: persistence.enabled or postgresql.existingSecret" }}
 {{- end }}
+{{- if and .Values.objectStore.url (not .Values.postgresql.existingSecret) }}
+{{- fail "nmap: objectStore needs PostgreSQL: name its Secret in postgresql.existingSecret" }}
+{{- end }}
 {{- if and .Values.postgresql.listenUrlKey (not .Values.postgresql.pooled) }}
 {{- fail "nmap: postgresql.listenUrlKey is for postgresql.pooled" }}
 {{- end }}
