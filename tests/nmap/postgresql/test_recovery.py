@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +13,7 @@ from netmail_nmap.domain.errors import NmapError, StoreUnavailable
 
 from tests.nmap.postgresql.conftest import eventually, make_user
 from tests.support.postgresql import Server, postgresql, standby
+from tests.support.tcp_service import TcpService
 from tests.support.valkey import eventually as now
 
 pytestmark = pytest.mark.server
@@ -26,58 +26,6 @@ def server() -> Iterator[Server]:
     """One that a test may kill."""
     with postgresql() as made:
         yield made
-
-
-@dataclass
-class Service:
-    """A port that leads to a server, as a Service of Kubernetes does."""
-
-    leads_to: int
-    port: int = 0
-    _streams: list[asyncio.StreamWriter] = field(default_factory=list)
-    _still: bool = False
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Service"]:
-        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            for stream in self._streams:
-                stream.close()
-
-    def stand_still(self) -> None:
-        """Connections are taken and stay open, and nobody says anything on them."""
-        self._still = True
-        for task in self._tasks:
-            task.cancel()
-
-    def lead_to(self, port: int) -> None:
-        """New connections lead elsewhere; on the old ones nothing comes, for ever."""
-        self.leads_to = port
-        self._still = False
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._streams.append(writer)
-        if self._still:
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self.leads_to)
-        self._streams.append(back)
-        for source, to in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._copy(source, to))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _copy(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            to.write(data)
-        to.close()
 
 
 async def write_slowly(store: Store) -> None:
@@ -130,7 +78,7 @@ async def test_what_waits_at_a_primary_that_stands_still_is_given_up_when_anothe
     url = await asyncio.to_thread(server.create)
     with standby(server) as other:
         async with contextlib.AsyncExitStack() as stack:
-            service = await stack.enter_async_context(Service(server.port).running())
+            service = stack.enter_context(TcpService(server.port).running())
             place = Place(url.replace(f":{server.port}/", f":{service.port}/"))
             store = await stack.enter_async_context(open_postgresql(place, readers=1, writers=1))
             await make_user(store, "alice")
