@@ -80,7 +80,7 @@ def _sections_of(path: str, annotation: Any) -> list[tuple[str, type[BaseModel]]
 def _type(field: FieldInfo) -> str:
     text = _type_name(field.annotation)
     bounds = [
-        f"{sign} {getattr(rule, name):g}"
+        f"{sign} {getattr(rule, name):.12g}"
         for rule in field.metadata
         for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if getattr(rule, name, None) is not None

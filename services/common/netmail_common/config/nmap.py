@@ -70,7 +70,7 @@ class ObjectsConfig(Section):
     variables, web identity or instance role count."""
     secret_key_file: Path | None = None
     """Has the secret access key."""
-    min_size: Annotated[Octets, Field(ge=256 * 1024, le=1024 * 1024)] = 256 * 1024
+    min_size: Annotated[int, Field(ge=256 * 1024, le=1024 * 1024)] = 256 * 1024
     """Messages with more octets go there; smaller ones are sooner found and read in PostgreSQL."""
 
     @model_validator(mode="after")
