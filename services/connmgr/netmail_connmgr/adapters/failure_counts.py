@@ -73,9 +73,10 @@ class FailureCounts:
 
     def remember(self, user: UserKey, address: bytes) -> None:
         """A user has logged in from there; taken note of in the background."""
+        if not self._waiting:
+            self._wake.set()
         if len(self._waiting) < _MAX_WAITING:
             self._waiting[user, address] = None
-            self._wake.set()
 
     async def run(self) -> None:
         """Takes note of logins until cancelled."""

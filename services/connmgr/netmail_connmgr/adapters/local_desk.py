@@ -37,6 +37,8 @@ __all__ = ["LocalDesk"]
 
 T = TypeVar("T")
 
+_INVALID = Registered(Outcome.INVALID)
+
 
 class MailCounter(Protocol):
     """Counts mail, as adapters/event_desk.EventDesk does."""
@@ -87,26 +89,34 @@ class LocalDesk:
 
         Raises: FrontDeskUnavailable.
         """
-        results = [Registered(Outcome.INVALID)] * len(candidates)
-        admitted: dict[int, Registration] = {}
         lost = self.guard.lost(self._store.now())
+        if lost:  # they may have waited in a socket, unread, for so long
+            candidates = [one._replace(age=one.age + lost) for one in candidates]
+        networks, admitted, refused = self.networks, [], []
         for index, candidate in enumerate(candidates):
             try:
-                admitted[index] = admit(_older(candidate, lost), self.networks)
+                admitted.append(admit(candidate, networks))
             except NotAdmitted as verdict:
+                refused.append(index)
                 record.not_admitted(candidate.user.name, candidate.client_address, str(verdict))
-        if not admitted:
-            return results
-        with timed(metrics.DURATION.labels("register")):
-            answers = await _ask(self._store.register(list(admitted.values())))
-        record.registrations(admitted.values(), answers)
-        remember = self.remember_login
-        for (index, registration), answer in zip(admitted.items(), answers, strict=True):
-            results[index] = answer
-            if remember is not None and answer.outcome is Outcome.REGISTERED:
-                remember(registration.profile.user, registration.client_address)
-        metrics.LOGINS.set(await _ask(self._store.size()))
+        results: list[Registered] = []
+        if admitted:
+            results += await self._keep(admitted)
+        for index in refused:  # growing: each finds its place
+            results.insert(index, _INVALID)
         return results
+
+    async def _keep(self, admitted: list[Registration]) -> Sequence[Registered]:
+        """Registers logins that are admitted, and tells whoever wants to know of them."""
+        with timed(metrics.DURATION.labels("register")):
+            answers = await _ask(self._store.register(admitted))
+        record.registrations(admitted, answers)
+        if (remember := self.remember_login) is not None:
+            for registration, answer in zip(admitted, answers, strict=True):
+                if answer.outcome is Outcome.REGISTERED:
+                    remember(registration.profile.user, registration.client_address)
+        metrics.LOGINS.set(await _ask(self._store.size()))
+        return answers
 
     async def enquire(self, enquiries: Sequence[Enquiry]) -> Sequence[Answer]:
         """Decides, and writes down what it decided.
@@ -229,11 +239,6 @@ class LocalDesk:
             max_users=self._max_users,
             expired=logins.expired,
         )
-
-
-def _older(candidate: Candidate, seconds: float) -> Candidate:
-    """A login that may have waited in a socket, unread, for so long."""
-    return candidate._replace(age=candidate.age + seconds) if seconds else candidate
 
 
 def _may_lack_a_login(where: Located, decision: SenderDecision) -> bool:

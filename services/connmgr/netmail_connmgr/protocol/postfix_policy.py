@@ -4,8 +4,9 @@ A request is lines of `name=value`, then an empty line; the answer is `action=..
 line. Lines end with LF. Connections are kept and carry one request after the other.
 """
 
+import functools
 import ipaddress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "MAX_REQUEST",
@@ -20,6 +21,8 @@ MAX_REQUEST = 32_768
 _MAX_ATTRIBUTES = 200
 _MAX_ACTION = 4000
 _MAX_DIGITS = 7
+_MAX_ADDRESSES = 4096
+"""That are not read again: Postfix asks for each recipient of a client."""
 _REQUEST = b"smtpd_access_policy"
 
 
@@ -27,8 +30,7 @@ class _PolicyProtocolError(ValueError):
     """Not the protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyRequest:
+class PolicyRequest(NamedTuple):
     """A request, as far as we need it; empty where Postfix said nothing.
 
     Attributes:
@@ -137,6 +139,7 @@ def _number(text: bytes) -> int:
     return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else 0
 
 
+@functools.lru_cache(maxsize=_MAX_ADDRESSES)
 def _octets(text: bytes) -> bytes:
     try:
         return ipaddress.ip_address(text.decode("ascii")).packed

@@ -23,7 +23,9 @@ MAX_COMMENT = 128
 _USER_FIELD = 257
 _EVENT_FIELD = 17
 _PASS_DIGITS = 32
-_MAX_REPLIES = 4096
+_MAX_EVENTS = 256
+"""There are a dozen; what follows their NUL is whatever lay on the client's stack."""
+_MAX_REPLIES = 256
 """That are kept, of 400 octets each."""
 
 
@@ -107,7 +109,7 @@ class _Form:
             password,
             command,
             address,
-            event.partition(b"\0")[0].upper(),
+            _event(event),
             data[self._detail_offset :],
         )
 
@@ -145,7 +147,7 @@ def parse(data: bytes) -> AuthenticatedRequest:
 def reply(layout: Layout, result: Result, comment: str = "", detail: bytes = b"") -> bytes:
     """A whole reply in the client's own layout, zeroed where nothing is said.
 
-    Most are the same again and again: `OK`, or the name of a user.
+    Most say nothing but their result.
 
     Args:
         comment: for people; printable ASCII of it, cut at MAX_COMMENT.
@@ -164,6 +166,11 @@ def text_detail(text: bytes) -> bytes:
 def require_auth_detail(layout: Layout) -> bytes:
     """connect.requireAuth, set."""
     return _FORMS[layout].require_auth
+
+
+@functools.lru_cache(maxsize=_MAX_EVENTS)
+def _event(field: bytes) -> bytes:
+    return field.partition(b"\0")[0].upper()
 
 
 def _printable(comment: str) -> bytes:

@@ -1,5 +1,6 @@
 """What a datagram asks for, whichever protocol it is of, and how that is answered."""
 
+import functools
 from typing import NamedTuple
 
 from netmail_connmgr.protocol.legacy_udp import authenticated, plain
@@ -8,6 +9,9 @@ from netmail_connmgr.protocol.legacy_udp.layout import Layout
 from netmail_connmgr.protocol.legacy_udp.plain import CheckResult, PlainRequest, RequestNumber
 
 __all__ = ["Connect", "PlainEnquiry", "Register", "Relay", "Reply", "Request"]
+
+_MAX_REPLIES = 4096
+"""That are kept, of 400 octets each: the same users are asked about again and again."""
 
 
 class Reply(NamedTuple):
@@ -92,8 +96,7 @@ class Relay(NamedTuple):
 
     def known(self, name: str) -> bytes:
         """There is one; NAME is empty if nobody knows whose."""
-        detail = authenticated.text_detail(name.encode())
-        return authenticated.reply(self.layout, Result.ALLOWED, detail=detail)
+        return _relay_allowed(self.layout, name)
 
     def unknown(self) -> bytes:
         """There is none."""
@@ -124,6 +127,12 @@ class Connect(NamedTuple):
         """It may not."""
         result = Result.DENY_PERMANENT if permanently else Result.DENY_TEMPORARY
         return authenticated.reply(self.layout, result, comment)
+
+
+@functools.lru_cache(maxsize=_MAX_REPLIES)
+def _relay_allowed(layout: Layout, name: str) -> bytes:
+    detail = authenticated.text_detail(name.encode())
+    return authenticated.reply(layout, Result.ALLOWED, detail=detail)
 
 
 Request = Reply | Register | PlainEnquiry | Relay | Connect
