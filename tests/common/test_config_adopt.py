@@ -55,6 +55,15 @@ def test_a_reloaded_key_is_taken() -> None:
     assert adopted.waiting == ()
 
 
+def test_a_store_whose_url_is_in_a_file_hinders_nothing() -> None:
+    store = {"url_file": "/etc/netmail/url"}
+    running = changed(messaging_servers__0__nmap__store=store)
+    read = changed(messaging_servers__0__nmap__store=store, log__level="debug")
+    adopted = adopt(running, read, smtp())
+    assert adopted.installation.log.level == "debug"
+    assert adopted.waiting == ()
+
+
 def test_a_fixed_key_stays_and_is_named() -> None:
     read = changed(
         log__format="json", log__level="debug", messaging_servers__0__host_name="other.example"

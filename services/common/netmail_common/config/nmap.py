@@ -119,7 +119,8 @@ class StoreConfig(Section):
         shared = self.shared
         if not shared and not self.url.startswith("sqlite:"):
             raise ValueError("url: sqlite:///PATH or postgresql://...")
-        if self.url_file and "url" in self.model_fields_set:
+        # Not by `model_fields_set`: a configuration that is made of another one has every field.
+        if self.url_file and self.url != type(self).model_fields["url"].default:
             raise ValueError("url and url_file: one of them")
         if self.listen_url and self.listen_url_file:
             raise ValueError("listen_url and listen_url_file: one of them")
