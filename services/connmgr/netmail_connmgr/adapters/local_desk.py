@@ -140,8 +140,12 @@ class LocalDesk:
         if not wanted:
             return [Found(self._store.now())] * len(located)
         with timed(metrics.DURATION.labels("find")):
-            found = iter(await _ask(self._store.find(wanted)))
-        return [next(found) if where.grants else Found(self._store.now()) for where in located]
+            found = await _ask(self._store.find(wanted))
+        if len(wanted) == len(located):
+            return found
+        of_granting = iter(found)
+        now = self._store.now()
+        return [next(of_granting) if where.grants else Found(now) for where in located]
 
     @property
     def checks_every_connection(self) -> bool:
