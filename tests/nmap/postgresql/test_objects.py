@@ -239,6 +239,29 @@ async def test_nothing_is_removed_while_a_copy_is_made(world: World) -> None:
         assert world.objects == []
 
 
+async def test_a_copy_has_what_was_removed_while_it_was_made(world: World, tmp_path: Path) -> None:
+    async with world.open() as store:
+        user = await make_user(store, "alice")
+        for _ in range(20):
+            await append(store, user, SEVERAL)
+        objects = BodyObjects(world.config)
+        make = copy_of_postgresql(world.place, tmp_path, "store", objects=objects)
+        copying = asyncio.create_task(read_copy(make))
+        while not list(tmp_path.iterdir()):  # noqa: ASYNC110 - a thread makes it
+            await asyncio.sleep(0.005)
+        await expunge_all(store, user)
+        world.now += 86_400
+        await Sweeper(store.core).sweep()
+        data = await copying
+        await swept(world, store)
+        assert world.objects == []
+    url = server().create()
+    await to_thread(restore_into, Place(url), tmp_path, data)
+    async with open_postgresql(Place(url), readers=1) as store:
+        assert await bodies_of(store, user) == [SEVERAL] * 20
+    server().drop(url)
+
+
 async def test_a_bucket_that_cannot_be_read_stops_the_start(world: World) -> None:
     missing = world.config.model_copy(update={"url": "s3://there-is-no-such-bucket"})
     with pytest.raises(StoreUnavailable):
