@@ -35,7 +35,7 @@ REGISTRATIONS = counter(
 )
 REGISTRATIONS_WAITING = gauge(
     "pop_imap_registrations_waiting",
-    "Logins not registered yet because the Connection Manager does not answer.",
+    "Logins not registered yet: the Connection Manager does not answer, or its table is full.",
 )
 REVOKED_SESSIONS = counter(
     "pop_imap_revoked_sessions", "Sessions ended because their login was revoked."
