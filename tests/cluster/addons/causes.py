@@ -213,7 +213,7 @@ def audit_log_read_only(release: Release) -> Iterator[None]:
     try:
         yield
     finally:
-        mode("0644")
+        mode("0600")
 
 
 @contextmanager
