@@ -101,6 +101,29 @@ async def test_what_waits_at_a_primary_that_stands_still_is_given_up_when_anothe
             assert await number_of_users(store) >= 2
 
 
+async def test_no_reader_is_lost_while_only_a_standby_is_there(server: Server) -> None:
+    url = await asyncio.to_thread(server.create)
+    with standby(server) as other, TcpService(server.port).running() as service:
+        place = Place(
+            url.replace(f":{server.port}/", f":{service.port}/")
+            + "?target_session_attrs=read-write"
+        )
+        async with open_postgresql(place, readers=1, writers=1) as store:
+            await make_user(store, "alice")
+            await eventually(lambda: store.core.directory_version.value is not None)
+            service.lead_to(other.port)
+            await asyncio.to_thread(server.kill)
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.wait_for(number_of_users(store), 20)
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.wait_for(make_user(store, "bob"), 20)
+            await eventually(lambda: store.core.directory_version.value is None)
+            await asyncio.to_thread(other.promote)
+            assert await asyncio.wait_for(number_of_users(store), 20) == 1
+            await eventually(lambda: store.core.directory_version.value is not None)
+
+
 async def test_writes_fail_together_while_the_database_is_away(server: Server) -> None:
     url = await asyncio.to_thread(server.create)
     async with open_postgresql(Place(url), readers=1, writers=1) as store:

@@ -27,7 +27,14 @@ T = TypeVar("T")
 Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
 """Opens a connection in the running event loop."""
 
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, sa.exc.DBAPIError)
+ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # no server is a primary, with target_session_attrs
+    OSError,
+    TimeoutError,
+    sa.exc.DBAPIError,
+)
 """What a database that is away, or refuses something, makes of a statement."""
 
 _LOCK_USERS = "SELECT id FROM users WHERE id = ANY($1::BIGINT[]) ORDER BY id FOR NO KEY UPDATE"

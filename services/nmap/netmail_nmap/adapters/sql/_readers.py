@@ -152,7 +152,7 @@ def _on_snapshot(
             return [_outcome(snapshot, operation) for operation in operations]
         finally:
             snapshot.end()
-    except snapshot.errors as error:
+    except Exception as error:  # noqa: BLE001 - the reader must come back, whatever it is
         _log.error("a read of the store failed", error=type(error).__name__)
         return [(None, StoreUnavailable())] * len(operations)
 
