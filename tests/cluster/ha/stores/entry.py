@@ -25,9 +25,9 @@ def postgresql() -> list[str]:
     trusted = "host all all 0.0.0.0/0 scram-sha-256"
     address = os.environ["POD_IP"]
     dynamic = {
-        "ttl": 20,
-        "loop_wait": 3,
-        "retry_timeout": 5,
+        "ttl": 30,
+        "loop_wait": 5,
+        "retry_timeout": 10,
         "maximum_lag_on_failover": 1 << 20,
         # What was answered is on two disks, as long as there are two.
         "synchronous_mode": True,
@@ -67,6 +67,7 @@ def postgresql() -> list[str]:
             "connect_address": f"{address}:5432",
             "data_dir": str(DATA / "postgresql"),
             "bin_dir": "/usr/lib/postgresql/15/bin",
+            "basebackup": [{"checkpoint": "fast"}],
             "pgpass": "/tmp/pgpass",
             "authentication": {
                 what: {"username": name, "password": PASSWORD}
