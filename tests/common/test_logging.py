@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -147,3 +148,15 @@ def test_a_block_that_fails_has_written_its_lines() -> None:
         assert [line["event"] for line in written.lines()] == ["before"]
         log.info("after")
         assert [line["event"] for line in written.lines()] == ["before", "after"]
+
+
+def test_a_block_keeps_nothing_of_other_threads() -> None:
+    log = get_logger("netmail.test")
+    with logged() as written:
+        with in_one_write():
+            log.info("ours")
+            thread = threading.Thread(target=log.info, args=("theirs",))
+            thread.start()
+            thread.join()
+            assert [line["event"] for line in written.lines()] == ["theirs"]
+        assert [line["event"] for line in written.lines()] == ["theirs", "ours"]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Literal, TextIO, cast
@@ -80,12 +81,13 @@ class _StandardError:
     """Standard error that never fails: whoever read it may be gone, the work goes on."""
 
     def __init__(self) -> None:
-        self.held: list[str] | None = None
-        """What waits for the end of in_one_write; None: nothing is to wait."""
+        self.held: tuple[int, list[str]] | None = None
+        """A thread, and its lines that wait for the end of in_one_write."""
 
     def write(self, text: str) -> int:
-        if self.held is not None:
-            self.held.append(text)
+        held = self.held
+        if held is not None and held[0] == threading.get_ident():
+            held[1].append(text)
             return len(text)
         # contextlib.suppress would cost as much as the rest.
         try:
@@ -104,18 +106,19 @@ _standard_error = _StandardError()
 def in_one_write() -> Iterator[None]:
     """Writes the lines of a block together at its end, whichever way it ends.
 
-    For a loop that logs and waits for nothing: lines of other threads wait too.
+    For a loop that logs and waits for nothing. Lines of other threads do not wait.
     """
     if _standard_error.held is not None:
         yield
         return
-    held = _standard_error.held = []
+    lines: list[str] = []
+    _standard_error.held = threading.get_ident(), lines
     try:
         yield
     finally:
         _standard_error.held = None
-        if held:
-            _standard_error.write("".join(held))
+        if lines:
+            _standard_error.write("".join(lines))
 
 
 class _Timestamps:
