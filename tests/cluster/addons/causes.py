@@ -17,6 +17,7 @@ import yaml
 from tests.cluster.support import USERS, Outside, Release
 from tests.cluster.support.load import REMOTE
 from tests.cluster.support.release import DOMAIN, merged
+from tests.cluster.support.stages import pop3_login
 
 UDP_PORT = 689
 AUDIT = "/var/lib/netmail/audit"
@@ -72,13 +73,7 @@ def again_and_again(*works: Callable[[], object], pause: float = 1.0) -> Iterato
 
 def log_in(release: Release, host: Outside, user: str = "alice") -> None:
     """In and out by POP3."""
-    client = host.pop3(release.address("pop-imap"))
-    try:
-        client.user(user)
-        client.pass_(USERS[user])
-        client.quit()
-    finally:
-        client.close()
+    pop3_login(host, (release.address("pop-imap"), 995), user)
 
 
 def submission(release: Release, host: Outside, user: str = "alice") -> smtplib.SMTP:
