@@ -13,7 +13,7 @@ import pytest
 import structlog
 from netmail.connmgr.v1 import connmgr_pb2 as pb
 from netmail_common.config import ConfigError, Installation, parse_config
-from netmail_common.connmgr import ConnectionManagerUnavailable, UserKey, WatchMode
+from netmail_common.connmgr import UserKey, WatchMode
 from netmail_common.own_addresses import own_addresses
 from netmail_common.roles import Role
 from netmail_connmgr.app.manager import connection_manager
@@ -69,23 +69,6 @@ async def test_a_revocation_outlives_the_process(
             assert (await client.register_one(login(age_ms=age_ms))).outcome == outcome
             await client.revoke(user=UserKey("alice", "users.demo"))
             await channel.close()
-
-
-async def test_only_a_process_that_is_not_the_first_waits_for_logins_to_be_told_again(
-    tmp_path: Path, certificates: Path, identity_for: IdentityFor
-) -> None:
-    settings = installation(certificates, settle_time="10s")
-    settings = settings.model_copy(update={"state_dir": tmp_path})
-    async with connection_manager(settings, "cm1") as running:
-        channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
-        decision = await client.check_sender(check("alice@example.org"))
-        assert decision.decision == pb.DECISION_MUST_AUTHENTICATE
-        await channel.close()
-    async with connection_manager(settings, "cm1") as running:
-        channel, client = client_of(running.ports[0], identity_for(Role.ADMIN))
-        with pytest.raises(ConnectionManagerUnavailable):
-            await client.check_sender(check("alice@example.org"))
-        await channel.close()
 
 
 async def test_without_a_place_for_the_journal_it_serves_and_says_so(

@@ -221,27 +221,6 @@ async def test_a_full_table_says_so(serve: ServeFactory) -> None:
         assert outcomes == [pb.REGISTER_OUTCOME_REGISTERED, pb.REGISTER_OUTCOME_TABLE_FULL]
 
 
-async def test_until_logins_were_told_again_who_is_not_known_is_to_come_back(
-    serve: ServeFactory,
-) -> None:
-    async with serve(settle=10) as server:
-        smtp = server.client(Role.SMTP)
-        await server.client(Role.POP_IMAP).register_one(login())
-        known = await smtp.check_sender(check("alice@example.org"))
-        assert known.decision == pb.DECISION_ALLOWED
-        for unsure in (
-            check("bob@example.org", owners=(owned("bob@example.org", "bob"),)),
-            check("alice@example.org", address=b"\xc0\x00\x02\x09"),
-        ):
-            with pytest.raises(ConnectionManagerUnavailable):
-                await smtp.check_sender(unsure)
-        never = await smtp.check_sender(check("alice@example.org", address=b"\x7f\x00\x00\x01"))
-        assert never.reason == pb.REASON_SHARED_NETWORK
-        server.clock.advance(10)
-        stranger = await smtp.check_sender(unsure)
-    assert stranger.decision == pb.DECISION_MUST_AUTHENTICATE
-
-
 async def test_revoking_ends_logins_and_refuses_late_registrations(server: Server) -> None:
     await register(server, login(epoch=1))
     server.clock.advance(1)
