@@ -272,7 +272,7 @@ def _opened(
         readers=store.readers,
         writers=store.writers,
         listen=Place.to_listen(store),
-        objects=None if store.objects is None else BodyObjects(store.objects),
+        objects=BodyObjects.from_config(store.objects),
     )
 
 
@@ -281,10 +281,11 @@ def _copy_maker(installation: Installation, config: MessagingServerConfig) -> Ma
     url, store = installation.store_url(config.name), config.nmap.store
     if not store.shared:
         return copy_of_database(database_path(url))
-    folder = config.nmap.store.copies or installation.state_dir
-    objects = None if store.objects is None else BodyObjects(store.objects)
     return copy_of_postgresql(
-        Place.from_config(store, url), folder, f"nmap-{config.name}", objects=objects
+        Place.from_config(store, url),
+        store.copies or installation.state_dir,
+        f"nmap-{config.name}",
+        objects=BodyObjects.from_config(store.objects),
     )
 
 

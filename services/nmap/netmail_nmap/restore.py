@@ -79,7 +79,7 @@ def _restore(
         sha256=sha256,
         replace=replace,
         hold_queue=hold_queue,
-        objects=None if store.objects is None else BodyObjects(store.objects),
+        objects=BodyObjects.from_config(store.objects),
     )
 
 

@@ -68,6 +68,11 @@ class BodyObjects:
         self._folder = ""
         self.min_size = config.min_size if min_size is None else min_size
 
+    @classmethod
+    def from_config(cls, config: ObjectsConfig | None) -> "BodyObjects | None":
+        """Those that are configured, if any are."""
+        return None if config is None else cls(config)
+
     def bind(self, store_id: str) -> None:
         """From now on it is about the bodies of this store: several may share a bucket."""
         self._folder = f"{store_id}/"
