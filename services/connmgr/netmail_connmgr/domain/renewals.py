@@ -4,6 +4,8 @@ Nearly every registration is such a one: a client that looks for mail every few 
 record only end, time of verification and session id move (netmail_common.connmgr.packed).
 """
 
+from dataclasses import dataclass, field
+
 from netmail_common.connmgr.model import Registration, UserKey
 from netmail_common.connmgr.packed import RecordParts, assembled
 from netmail_common.connmgr.records import LoginRecords
@@ -11,6 +13,7 @@ from netmail_common.connmgr.records import LoginRecords
 __all__ = ["KnownLogin", "Renewals"]
 
 
+@dataclass(slots=True, eq=False)
 class KnownLogin:
     """A login as it stands in the table.
 
@@ -19,24 +22,16 @@ class KnownLogin:
         said: the registration that its record was made of, but for times and session id.
     """
 
-    __slots__ = ("expires", "parts", "record", "said", "session_id", "slot", "verified")
+    slot: int
+    record: bytes
+    parts: RecordParts
+    said: Registration
+    verified: float
+    expires: float
+    session_id: str = field(init=False)
 
-    def __init__(
-        self,
-        slot: int,
-        record: bytes,
-        parts: RecordParts,
-        said: Registration,
-        verified: float,
-        expires: float,
-    ) -> None:
-        self.slot = slot
-        self.record = record
-        self.parts = parts
-        self.said = said
-        self.session_id = said.session_id
-        self.verified = verified
-        self.expires = expires
+    def __post_init__(self) -> None:
+        self.session_id = self.said.session_id
 
 
 class Renewals:
