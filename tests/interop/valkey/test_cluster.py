@@ -40,7 +40,7 @@ def nodes() -> Iterator[list[Node]]:
 def config(nodes: list[Node]) -> ValkeyConfig:
     # Some nodes are enough to find the others.
     addresses = [nodes[0].address, nodes[-1].address]
-    return prefixed(ValkeyConfig(mode="cluster", addresses=addresses, timeout=1.0))
+    return prefixed(ValkeyConfig(mode="cluster", addresses=addresses, timeout=5.0))
 
 
 @pytest.fixture
@@ -146,7 +146,8 @@ async def test_slots_that_move_are_followed(nodes: list[Node], config: ValkeyCon
 async def test_a_replica_takes_over_when_a_primary_is_killed(
     nodes: list[Node], config: ValkeyConfig
 ) -> None:
-    async with valkey_store(config, max_networks_per_user=1000) as store:
+    quick = config.model_copy(update={"timeout": 1.0})
+    async with valkey_store(quick, max_networks_per_user=1000) as store:
         await asyncio.gather(*(register(store, ALICE, place, epoch=2) for place in MANY))
         await store.revoke(RevokeOrder(BOB, None, 0))
         victim = next(node for node in nodes if is_primary(node))

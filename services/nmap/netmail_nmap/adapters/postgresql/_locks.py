@@ -11,9 +11,9 @@ from netmail_common.logging import get_logger
 from netmail_nmap.adapters.sql import Transaction, WriteQueue
 from netmail_nmap.domain.errors import StoreUnavailable
 
-_HELD_MS = 60_000
+_HELD_MS = 20_000
 """A lock whose process has died ends after so long."""
-_RENEWAL = 15.0
+_RENEWAL = 5.0
 """Seconds."""
 # The database's clock: the agents' may differ.
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT"
@@ -91,7 +91,7 @@ class SharedLocks:
                 lambda transaction: transaction.driver.execute(_RELEASE, *key, self._holder)
             )
         except StoreUnavailable:
-            _log.warning("a mailbox stays locked for a minute")
+            _log.warning("a mailbox stays locked for a while")
 
     async def _renew(self) -> None:
         while True:
