@@ -48,13 +48,13 @@ class Relaying:
     def pop3_login(self, header: bytes, listener: str = "pop3-proxied", user: str = "user0") -> str:
         """Logs in and out; the reply to PASS, empty if the connection was cut.
 
-        Waits if the logins were ended in this instant: a machine's clock may stand still a while.
+        Tries again for a while if the login counts as revoked: a Connection Manager that stood
+        still for a moment takes what it reads then for older than the last revocation.
         """
         for _ in range(100):
             reply = self._pop3_login(header, listener, user)
             if reply != "-ERR [AUTH] login was revoked":
                 break
-            print(f"revoked at {time.clock_gettime(time.CLOCK_BOOTTIME):.9f}")
             time.sleep(0.1)
         return reply
 
