@@ -127,3 +127,21 @@ def test_a_name_is_a_name_and_nothing_is_restored_that_would_end_with_the_pod() 
     assert "/backups/passwd" in job["spec"]["template"]["spec"]["containers"][0]["command"]
     with pytest.raises(HelmError, match="outlives its pods"):
         nmap(restore={"file": FILE}, persistence={"enabled": False})
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_a_copy_of_a_postgresql_store_has_a_volume_of_the_size_that_is_said(kind: str) -> None:
+    backup = {"enabled": True, "room": {"size": "200Gi", "storageClass": "local"}}
+    restore = {"file": FILE} if kind == "Job" else {}
+    name = "netmail-nmap-restore" if kind == "Job" else "netmail-nmap"
+
+    def state(**settings: Any) -> dict[str, Any]:
+        rendered = nmap(postgresql=POSTGRESQL, restore=restore, **settings)
+        spec = rendered.object(kind, name)["spec"]["template"]["spec"]
+        (volume,) = [one for one in spec["volumes"] if one["name"] == "state"]
+        return dict(volume)
+
+    claim = state(backup=backup)["ephemeral"]["volumeClaimTemplate"]["spec"]
+    assert claim["storageClassName"] == "local"
+    assert claim["resources"] == {"requests": {"storage": "200Gi"}}
+    assert state(backup={"enabled": True}) == {"name": "state", "emptyDir": {}}

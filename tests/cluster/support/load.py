@@ -12,6 +12,7 @@ import re
 import smtplib
 import threading
 import time
+import traceback
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -94,6 +95,9 @@ class _Client(threading.Thread, ABC):
                 self._trouble(f"{type(error).__name__}: {error}")
             except (imaplib.IMAP4.error, poplib.error_proto) as error:
                 self._trouble(f"{type(error).__name__}: {error}")
+            except Exception:
+                self.ledger.failed.append(traceback.format_exc())  # else it would be nobody's
+                raise
             else:
                 self.ledger.successes.append(time.monotonic())
                 self._asked.wait(self._pause)

@@ -3,7 +3,7 @@ One agent's pod template: (dict "root" $ "component" "smtp" "role" "smtp" "value
 "args" (list "serve" "--server" "mail") "ports" (list (dict "name" "smtp" "port" 2525)) "tls" true
 "secrets" (list (dict "name" "postgresql" "secret" "db" "path" "/etc/netmail/postgresql"))). VALUES holds
 what is said of this workload; the chart's own values hold the rest. "claimed": the workload claims the
-volume of the state directory, `state`; else it is an emptyDir.
+volume of the state directory, `state`; else it ends with the pod, and "room" says its size and storageClass.
 */}}
 {{- define "netmail.podTemplate" -}}
 {{- $root := .root -}}
@@ -188,11 +188,30 @@ spec:
     {{- end }}
     {{- if not .claimed }}
     - name: state
-      emptyDir: {}
+      {{- include "netmail.volumeOfThePod" (.room | default dict) | nindent 6 }}
     {{- end }}
     - name: tmp
       emptyDir: {}
     {{- with $root.Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+{{- end -}}
+
+{{/* A volume that ends with its pod; takes its size, empty for the node's disk, and storageClass. */}}
+{{- define "netmail.volumeOfThePod" -}}
+{{- if .size -}}
+ephemeral:
+  volumeClaimTemplate:
+    spec:
+      accessModes:
+        - ReadWriteOnce
+      {{- with .storageClass }}
+      storageClassName: {{ . }}
+      {{- end }}
+      resources:
+        requests:
+          storage: {{ .size }}
+{{- else -}}
+emptyDir: {}
+{{- end }}
 {{- end -}}
