@@ -71,7 +71,7 @@ unit: $(VENV)/dev.stamp
 # Every test: unit, end to end, interop with Debian's clients and servers, crash, fuzz.
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest -n 2 tests/common tests/connmgr tests/smtp tests/pop_imap tests/nmap tests/cli
-	$(BIN)/pytest -rs tests/e2e tests/interop tests/crash
+	$(BIN)/pytest -rs --durations=20 tests/e2e tests/interop tests/crash
 	$(MAKE) fuzz
 
 proto: $(VENV)/dev.stamp
