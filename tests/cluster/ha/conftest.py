@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.ha.faults import Scene, node_numbers
+from tests.cluster.ha.faults import Scene
 from tests.cluster.ha.shared_stores import Stores, build_image
 from tests.cluster.support import Cluster, Outside, Release, Sink
 from tests.cluster.support.release import KEEP, namespace
@@ -19,7 +19,7 @@ def scene(
     cluster: Cluster, sink: Sink, hosts: list[Outside], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     """The installation, whole."""
-    if cluster.is_own and len(node_numbers(cluster)) < 3:
+    if cluster.is_own and len(cluster.nodes()) < 3:
         pytest.skip("needs three nodes: a majority of Sentinels survives the loss of any")
     with namespace(cluster, NAMESPACE):
         release = Release(cluster, NAMESPACE)

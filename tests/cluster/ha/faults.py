@@ -134,12 +134,6 @@ def _refusal(host: Outside, door: Door) -> str:
     return "" if reply.startswith("250") else reply
 
 
-def node_numbers(cluster: Cluster) -> list[int]:
-    """Of the machine's own cluster."""
-    names = [item["metadata"]["name"] for item in cluster.get("nodes")["items"]]
-    return sorted(int(name.removeprefix("node")) for name in names)
-
-
 def node_is_ready(cluster: Cluster, node: str) -> bool:
     """The node is up and says so."""
     try:

@@ -133,6 +133,11 @@ def new_tag(cluster: Cluster, tag: str) -> str:
     new = os.environ.get("NETMAIL_NEW_IMAGE_TAG", "")
     if new or not cluster.is_own:
         return new or tag
-    for name in ("connmgr", "smtp", "pop-imap", "nmap", "cli"):
-        cluster.do("load", f"localhost/netmail/{name}:{tag}=netmail/{name}:{tag}-new", timeout=300)
+    for number in cluster.nodes():
+        for name in ("connmgr", "smtp", "pop-imap", "nmap", "cli"):
+            image = f"docker.io/netmail/{name}:{tag}"
+            cluster.do(
+                "node", "exec", str(number),
+                *("ctr", "-n", "k8s.io", "images", "tag", "--force", image, f"{image}-new"),
+            )  # fmt: skip
     return f"{tag}-new"

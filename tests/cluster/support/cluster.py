@@ -85,6 +85,11 @@ class Cluster:
             pytest.skip("needs the machine's own cluster")
         return run([self.tool, *argv], timeout=timeout)
 
+    def nodes(self) -> list[int]:
+        """Numbers of the nodes of the machine's own cluster. Raises: CommandFailed."""
+        names = [item["metadata"]["name"] for item in self.get("nodes")["items"]]
+        return sorted(int(name.removeprefix("node")) for name in names)
+
     def addon(self, name: str) -> None:
         """Brings an add-on up; skips the test where it was not built."""
         self.do("addon", name, "up", timeout=900)
