@@ -26,9 +26,7 @@ _SECRETS = {
     },
 }
 VALUES: dict[str, Any] = {
-    "connmgr": {
-        "valkey": {"addresses": [f"sentinel-{number}.sentinel:26379" for number in range(3)]}
-    }
+    "connmgr": {"valkey": {"addresses": [f"sentinel-{number}:26379" for number in range(3)]}}
 }
 """What values-ha.yaml does not know: where the Sentinels are."""
 
@@ -76,7 +74,8 @@ class Stores:
     def primary_of_redis(self) -> str:
         """Name of the pod, as most Sentinels say it. Raises: CommandFailed."""
         words = self._sentinel(0, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "netmail").split()
-        return words[0].partition(".")[0]
+        pods = {self._address(pod): pod for pod in ("redis-0", "redis-1")}
+        return pods[words[0]]
 
     def _patroni(self, what: str) -> dict[str, str]:
         """What Patroni keeps in one of its ConfigMaps. Raises: CommandFailed."""
@@ -92,8 +91,9 @@ class Stores:
 
     def _redis_is_whole(self) -> bool:
         primary = self.primary_of_redis()
+        address = self._address(primary)
         agree = all(
-            self._sentinel(n, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "netmail").startswith(primary)
+            self._sentinel(n, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "netmail").startswith(address)
             and self._sentinel(n, "SENTINEL", "CKQUORUM", "netmail").startswith("OK 3 usable")
             for n in range(3)
         )
@@ -102,6 +102,10 @@ class Stores:
             *("INFO", "replication"), timeout=20,
         )  # fmt: skip
         return agree and "role:master" in info and "state=online" in info
+
+    def _address(self, pod: str) -> str:
+        """Of the Service of that pod. Raises: CommandFailed."""
+        return str(self.release.get("service", pod)["spec"]["clusterIP"])
 
     def _sentinel(self, number: int, *words: str) -> str:
         return self.release.kubectl(

@@ -1,23 +1,29 @@
 """What runs in the pods of the stores: `entry.py postgresql|redis|sentinel`.
 
-Environment: POD_NAME, POD_IP, POD_NAMESPACE, NETMAIL_PASSWORD. Data in /data. Pods are known by
-their names in headless Services, `redis-0.redis`.
+Environment: POD_NAME, POD_IP, POD_NAMESPACE, NETMAIL_PASSWORD. Data in /data. Redis and Sentinel
+know each other by the addresses of a Service for each pod: a Sentinel that looks names up stands
+still while the DNS server is on the node that was lost, and finds no replica good enough then.
 """
 
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 DATA = Path("/data")
-REDIS = ("redis-0.redis", "redis-1.redis")
-SENTINELS = tuple(f"sentinel-{number}.sentinel" for number in range(3))
 NAME, PASSWORD = os.environ["POD_NAME"], os.environ["NETMAIL_PASSWORD"]
-HOST = f"{NAME}.{NAME.rpartition('-')[0]}"
+
+
+def _address(pod: str) -> str:
+    """Of the pod's Service, as Kubernetes tells it."""
+    return os.environ[f"{pod.upper().replace('-', '_')}_SERVICE_HOST"]
+
+
+REDIS = tuple(_address(f"redis-{number}") for number in range(2))
+SENTINELS = tuple(_address(f"sentinel-{number}") for number in range(3))
 
 
 def postgresql() -> list[str]:
@@ -89,7 +95,7 @@ def postgresql() -> list[str]:
 
 def redis() -> list[str]:
     """A primary, or a replica of the one that the Sentinels name."""
-    primary = _find_primary(fresh=not (DATA / "appendonlydir").exists())
+    primary, own = _find_primary(fresh=not (DATA / "appendonlydir").exists()), _address(NAME)
     options = {
         "port": 6379,
         "bind": "0.0.0.0",
@@ -99,14 +105,14 @@ def redis() -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always",
         "save": "",
-        "replica-announce-ip": HOST,
+        "replica-announce-ip": own,
         "repl-diskless-sync-delay": 0,
         "repl-timeout": 10,
         "tcp-keepalive": 10,
     }
     file = DATA / "redis.conf"
     lines = [f'{key} "{value}"' for key, value in options.items()]
-    if primary != HOST:
+    if primary != own:
         lines.append(f"replicaof {primary} 6379")
     file.write_text("\n".join(lines) + "\n")
     return ["redis-server", str(file)]
@@ -121,7 +127,7 @@ def _find_primary(*, fresh: bool) -> str:
             if words:
                 return words[0]
         for other in REDIS:
-            if other != HOST and "role:master" in _ask(other, 6379, "INFO", "replication"):
+            if "role:master" in _ask(other, 6379, "INFO", "replication"):
                 return other
         if fresh and time.monotonic() > deadline:
             return REDIS[0]
@@ -139,23 +145,14 @@ def _ask(host: str, port: int, *words: str) -> str:
 
 def sentinel() -> list[str]:
     """Watches the primary; begins anew with each start, under the same id."""
-    while True:
-        primary = _find_primary(fresh=True)
-        try:
-            socket.getaddrinfo(primary, 6379)
-        except OSError:
-            time.sleep(1)
-        else:
-            break
+    primary = _find_primary(fresh=True)
     file = DATA / "sentinel.conf"
     lines = [
         "port 26379",
         "bind 0.0.0.0",
         f"dir {DATA}",
         f"sentinel myid {hashlib.sha1(NAME.encode()).hexdigest()}",
-        "sentinel resolve-hostnames yes",
-        "sentinel announce-hostnames yes",
-        f"sentinel announce-ip {HOST}",
+        f"sentinel announce-ip {_address(NAME)}",
         f"sentinel monitor netmail {primary} 6379 2",
         f"sentinel auth-pass netmail {PASSWORD}",
         "sentinel down-after-milliseconds netmail 3000",
