@@ -74,7 +74,8 @@ class Scene:
         refused = len(load.strangers.successes) + len(ledger.successes)
         self._say(
             f"{what}: {finding.acknowledged} acknowledged, {len(finding.missing)} lost,"
-            f" {finding.doubled} twice, {finding.sink_duplicates} twice at the sink;"
+            f" {finding.doubled} twice, {finding.doubled_repeats} twice that had to be repeated,"
+            f" {finding.sink_duplicates} twice at the sink;"
             f" strangers refused {refused} times, let through 0;"
             f" longest time without a success (s): {json.dumps(gaps)}"
         )

@@ -38,7 +38,8 @@ class Ledger:
     acknowledged: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By message id, the recipients that a 250 covers."""
     repeated: set[str] = field(default_factory=set)
-    """Message ids that were sent again after a connection broke without an answer."""
+    """Message ids that were sent again after no answer to all of it, or one that is no yes: nobody
+    can know then whether it was taken."""
     successes: list[float] = field(default_factory=list)
     """Monotonic time of each."""
     trouble: list[tuple[float, str]] = field(default_factory=list)
@@ -66,6 +67,8 @@ class Finding:
     missing: list[tuple[str, str]]
     doubled: int
     """Messages twice in a mailbox that no client sent twice."""
+    doubled_repeats: int
+    """Messages twice in a mailbox that a client sent twice."""
     sink_duplicates: int
     queued: int
 
@@ -145,6 +148,8 @@ class _Sender(_Client):
             except (OSError, smtplib.SMTPServerDisconnected):
                 self.ledger.repeated.add(mark)
                 raise
+            if code >= 400:
+                self.ledger.repeated.add(mark)
             _ok((code, text))
         self.ledger.acknowledged[mark] = recipients
         self._waiting = None
@@ -163,7 +168,11 @@ class Submitter(_Sender):
     def client(self) -> smtplib.SMTP:
         """A connection of its own for each message."""
         client = self._host.smtp(self._address, 587, starttls=True)
-        client.login("alice", USERS["alice"])
+        try:
+            client.login("alice", USERS["alice"])
+        except BaseException:
+            client.close()
+            raise
         return client
 
 
@@ -331,6 +340,12 @@ class SteadyLoad:
         arrived = self.sink.marks()
         covered = {**self.submission.acknowledged, **self.login.acknowledged}
         repeated = self.submission.repeated | self.login.repeated
+        twice = [
+            mark
+            for box in boxes.values()
+            for mark, count in box.items()
+            if count > 1 and mark in covered  # others' are of an earlier load
+        ]
         return Finding(
             acknowledged=sum(len(recipients) for recipients in covered.values()),
             missing=[
@@ -340,11 +355,8 @@ class SteadyLoad:
                 if not (boxes[recipient][mark] if recipient in boxes else arrived[mark, recipient])
                 and (mark, recipient) not in queued
             ],
-            doubled=sum(
-                count > 1 and mark not in repeated
-                for box in boxes.values()
-                for mark, count in box.items()
-            ),
+            doubled=sum(mark not in repeated for mark in twice),
+            doubled_repeats=sum(mark in repeated for mark in twice),
             sink_duplicates=sum(count - 1 for count in arrived.values()),
             queued=len(queued),
         )
