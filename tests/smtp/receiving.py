@@ -408,6 +408,9 @@ async def receiving(
             stack.push_async_callback(channel.close)
             clients.append(ConnectionManagerClient(channel))
         receiver = await stack.enter_async_context(serving(config, "mail1"))
+        async with asyncio.timeout(10):
+            while not receiver.connected:  # noqa: ASYNC110 - a poll
+                await asyncio.sleep(0.005)
         running = Receiving(nmap, clients[0], clients[1], connmgr_bound.server, receiver, config)
         try:
             yield running

@@ -157,6 +157,11 @@ class Gate:
         self._networks = networks
         self._rates = rates
 
+    @property
+    def connected(self) -> bool:
+        """Whether the Connection Manager is there to be asked; without it this process counts."""
+        return self._connected
+
     def take(self, event: WatchEvent) -> None:
         """Takes an event of the process's stream of the Connection Manager."""
         match event:

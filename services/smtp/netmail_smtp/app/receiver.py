@@ -102,6 +102,11 @@ class Receiver:
         """Those that are open."""
         return self._peers.sessions
 
+    @property
+    def connected(self) -> bool:
+        """Whether the Connection Manager is there to be asked."""
+        return self._peers.gate.connected
+
     async def open(self, stack: contextlib.AsyncExitStack, *, reuse_port: bool) -> None:
         """Opens the listeners until the stack is left.
 
