@@ -73,6 +73,8 @@ class FailureCounts:
 
     def remember(self, user: UserKey, address: bytes) -> None:
         """A user has logged in from there; taken note of in the background."""
+        if self._guessing.has_noted(user, address):
+            return
         if not self._waiting:
             self._wake.set()
         if len(self._waiting) < _MAX_WAITING:

@@ -64,6 +64,17 @@ _NO_REVERSE_NAME = "Your address has no reverse name, please authenticate"
 log = get_logger(__name__)
 
 T = TypeVar("T")
+
+_requests = functools.lru_cache(maxsize=64)(
+    lambda kind: metrics.UDP_REQUESTS.labels(protocol_of(kind), kind)
+)
+
+
+@functools.lru_cache(maxsize=_MAX_KNOWN)
+def _enquiry(address: bytes) -> Enquiry:
+    return Enquiry(address, _ANY_LOGIN, _FRONT_END)
+
+
 Source = tuple[str, int]
 
 
@@ -81,6 +92,7 @@ class LegacyNames:
         self._default_context = default_context
         self._map = book.map
         self._known = functools.lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
+        self._text = functools.lru_cache(maxsize=_MAX_KNOWN)(self._write)
         self._session = secrets.token_hex(8)
         self._logins = itertools.count(1)
 
@@ -99,7 +111,9 @@ class LegacyNames:
 
     def text(self, decision: SenderDecision) -> str:
         """Who is named; empty: nobody, or a name that has no room, which is never cut."""
-        user = decision.login.user if decision.login is not None else ANONYMOUS
+        return self._text(decision.login.profile.user) if decision.login is not None else ""
+
+    def _write(self, user: UserKey) -> str:
         name = user.name if user.context == self._default_context else str(user)
         octets = len(name) if name.isascii() else len(name.encode())
         return name if octets <= MAX_NAME_OCTETS else ""
@@ -163,19 +177,19 @@ class LegacyUdp:
             opened.close()
 
     def _received(self, opened: DatagramSocket, batch: Sequence[Datagram]) -> None:
-        now = self._wall_clock()
+        now, known_source, receive = self._wall_clock(), self._known_source, self._reception.receive
         kinds: dict[str, int] = {}
         replies: list[Datagram] = []
         registers: list[tuple[Source, Register]] = []
         enquiries: list[tuple[Source, PlainEnquiry | Relay]] = []
         connects: list[tuple[Source, Connect]] = []
         for data, source in batch:
-            address = self._known_source(source[0])
+            address = known_source(source[0])
             if address is None:
                 self._faults.count("source not allowed")
                 continue
             try:
-                request = self._reception.receive(data, address, now)
+                request = receive(data, address, now)
             except Refused as refused:
                 self._faults.count(refused.fault)
                 if refused.reply is not None:
@@ -191,7 +205,7 @@ class LegacyUdp:
             else:
                 enquiries.append((source, request))
         for kind, number in kinds.items():
-            metrics.UDP_REQUESTS.labels(protocol_of(kind), kind).inc(number)
+            _requests(kind).inc(number)
         self._send(opened, replies)
         # A login that came before a question counts for it; a look into DNS holds up neither.
         self._start(
@@ -231,9 +245,7 @@ class LegacyUdp:
         self, asked: Sequence[tuple[Source, PlainEnquiry | Relay]]
     ) -> list[Datagram]:
         answers = await self._ask(
-            self._desk.enquire(
-                [Enquiry(request.address, _ANY_LOGIN, _FRONT_END) for _, request in asked]
-            )
+            self._desk.enquire([_enquiry(request.address) for _, request in asked])
         )
         replies: list[Datagram] = []
         for index, (source, request) in enumerate(asked):

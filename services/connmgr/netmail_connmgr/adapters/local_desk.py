@@ -1,18 +1,20 @@
 """The front desk in the process that owns the table: gRPC and every front end end here."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from netmail_common.connmgr.decision import decide
 from netmail_common.connmgr.model import (
     ANONYMOUS,
     Decision,
+    Login,
     Registration,
     SenderDecision,
+    SenderQuestion,
     UserKey,
 )
 from netmail_common.metrics import timed
-from netmail_common.networks import Located, NetworkMap
+from netmail_common.networks import Located, NetworkMap, Standing
 
 from netmail_connmgr.adapters import metrics, record
 from netmail_connmgr.domain.connections import (
@@ -38,6 +40,7 @@ __all__ = ["LocalDesk"]
 T = TypeVar("T")
 
 _INVALID = Registered(Outcome.INVALID)
+_MAX_DECIDED = 4096
 
 
 class MailCounter(Protocol):
@@ -48,6 +51,16 @@ class MailCounter(Protocol):
 
         Raises: ValueError, for an address that is none; CountersUnavailable.
         """
+
+
+class _Decided(NamedTuple):
+    """A decision about a place, and all that it was made of."""
+
+    question: SenderQuestion
+    logins: tuple[Login, ...]
+    standing: Standing
+    max_users: int
+    decision: SenderDecision
 
 
 class LocalDesk:
@@ -79,6 +92,7 @@ class LocalDesk:
         self.count_failure = count_failure
         self.events: MailCounter | None = None
         self.remember_login: Callable[[UserKey, bytes], None] | None = None
+        self._decided: dict[bytes, _Decided] = {}
 
     def limit_users(self, most: int) -> None:
         """Is strict with networks of more users from now on."""
@@ -236,6 +250,27 @@ class LocalDesk:
         return await self.connections.explain(question)
 
     def _decide(self, enquiry: Enquiry, where: Located, logins: Found) -> SenderDecision:
+        """Decides; as before, if it is about the very same logins and names no senders."""
+        if enquiry.question.senders or not logins.logins:
+            return self._newly(enquiry, where, logins)
+        known = self._decided.get(where.place)
+        if (
+            known is not None
+            and known.logins is logins.logins
+            and known.question is enquiry.question
+            and known.standing is where.standing
+            and known.max_users == self._max_users
+        ):
+            return known.decision
+        decision = self._newly(enquiry, where, logins)
+        if len(self._decided) >= _MAX_DECIDED:
+            self._decided.clear()
+        self._decided[where.place] = _Decided(
+            enquiry.question, logins.logins, where.standing, self._max_users, decision
+        )
+        return decision
+
+    def _newly(self, enquiry: Enquiry, where: Located, logins: Found) -> SenderDecision:
         return decide(
             enquiry.question,
             where.standing,

@@ -76,19 +76,22 @@ class ChangeLog:
 
     def __init__(self, capacity: int = 65_536, revocation_capacity: int = 16_384) -> None:
         self.revision = 0
-        self._all = RevisionLog[Change](capacity)
+        self._capacity = capacity
+        self._ring: list[bytes | Change] = []
+        """One for each revision: its record if a login is new or was renewed, as nearly always."""
+        self._newest = -1
         self._revocations = RevisionLog[Change](revocation_capacity)
 
     def changed(self, record: bytes, removed: tuple[bytes, ...] = ()) -> None:
         """A login is new or was renewed; others may have gone for it."""
         self.revision += 1
-        self._all.append(self.revision, Change(self.revision, record, removed))
+        self._keep(Change(self.revision, record, removed) if removed else record)
 
     def revoked(self, revocation: Revocation, removed: tuple[bytes, ...]) -> None:
         """A revocation ended logins."""
         self.revision += 1
         change = Change(self.revision, removed=removed, revocation=revocation)
-        self._all.append(self.revision, change)
+        self._keep(change)
         self._revocations.append(self.revision, change)
 
     def after(self, revision: int, limit: int, *, revocations_only: bool) -> list[Change]:
@@ -98,5 +101,23 @@ class ChangeLog:
         """
         if revision > self.revision:
             raise MissedChanges
-        log = self._revocations if revocations_only else self._all
-        return log.after(revision, limit)
+        if revocations_only:
+            return self._revocations.after(revision, limit)
+        if revision < self.revision - len(self._ring):
+            raise MissedChanges
+        last = min(revision + limit, self.revision)
+        return [self._change(number) for number in range(revision + 1, last + 1)]
+
+    def _keep(self, entry: bytes | Change) -> None:
+        """The oldest goes when there is no room."""
+        if len(self._ring) < self._capacity:
+            self._newest = len(self._ring)
+            self._ring.append(entry)
+        else:
+            self._newest = (self._newest + 1) % self._capacity
+            self._ring[self._newest] = entry
+
+    def _change(self, revision: int) -> Change:
+        """What led to a revision that is kept."""
+        entry = self._ring[(self._newest - (self.revision - revision)) % len(self._ring)]
+        return entry if isinstance(entry, Change) else Change(revision, entry)
