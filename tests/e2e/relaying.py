@@ -51,12 +51,14 @@ class Relaying:
         Tries again for a while if the login counts as revoked: a Connection Manager that stood
         still for a moment takes what it reads then for older than the last revocation.
         """
-        for _ in range(100):
-            reply = self._pop3_login(header, listener, user)
-            if reply != "-ERR [AUTH] login was revoked":
-                break
-            time.sleep(0.1)
-        return reply
+        replies: list[str] = []
+
+        def settled() -> bool:
+            replies.append(self._pop3_login(header, listener, user))
+            return replies[-1] != "-ERR [AUTH] login was revoked"
+
+        eventually(settled, 10, pause=0.1)
+        return replies[-1]
 
     def _pop3_login(self, header: bytes, listener: str, user: str) -> str:
         with connection_to(self.agents.port(listener), header) as client:

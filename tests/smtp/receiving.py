@@ -27,6 +27,7 @@ from netmail_connmgr.domain.table import TableLimits
 from netmail_smtp.app.receiver import Receiver, serving
 
 from tests.connmgr.one_manager import channel_to
+from tests.support.waiting import until
 
 FROM_ALICE = "From: alice@example.org\r\n\r\nHello\r\n"
 PLAIN_ALICE = "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="
@@ -408,9 +409,7 @@ async def receiving(
             stack.push_async_callback(channel.close)
             clients.append(ConnectionManagerClient(channel))
         receiver = await stack.enter_async_context(serving(config, "mail1"))
-        async with asyncio.timeout(10):
-            while not receiver.connected:  # noqa: ASYNC110 - a poll
-                await asyncio.sleep(0.005)
+        await until(lambda: receiver.connected)
         running = Receiving(nmap, clients[0], clients[1], connmgr_bound.server, receiver, config)
         try:
             yield running

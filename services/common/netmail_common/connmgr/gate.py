@@ -24,6 +24,7 @@ from netmail_common.connmgr.clients_seen import ClientsSeen, probe_token
 from netmail_common.connmgr.events import Beaten, Connected, Lost, Suspected, WatchEvent
 from netmail_common.connmgr.model import UserKey
 from netmail_common.connmgr.rates import RATE_WINDOW, RateCount, RelayWanted, rate_counts
+from netmail_common.connmgr.suspects import Suspects
 from netmail_common.logging import get_logger
 from netmail_common.networks import NetworkMap
 from netmail_common.sliding_windows import SlidingWindows
@@ -139,7 +140,7 @@ class Gate:
         self._counted_here = SlidingWindows()
         self._connected = False
         self._check_connections = False
-        self._suspects = _Suspects()
+        self._suspects = Suspects()
         self._fresh: dict[UserKey | bytes, float] = {}
         self._names: dict[str, tuple[UserKey, float]] = {}
         self._welcomed: dict[tuple[UserKey, bytes], float] = {}
@@ -459,33 +460,6 @@ class Gate:
         if self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + _QUIET
             log.warning(what, reason=reason)
-
-
-class _Suspects:
-    """Whom the Connection Manager suspects, as far as its stream has told."""
-
-    def __init__(self) -> None:
-        self._known: set[UserKey | bytes] = set()
-        self._coming: set[UserKey | bytes] | None = None
-        self._everybody = False
-
-    def __contains__(self, who: UserKey | bytes) -> bool:
-        return self._everybody or who in self._known
-
-    def begin(self) -> None:
-        """A stream begins; until it has told all, what was known holds."""
-        self._coming = set()
-
-    def change(self, event: Suspected) -> None:
-        """Takes what the stream tells."""
-        if event.everybody:
-            self._everybody, self._coming = True, set()
-            return
-        target = self._known if self._coming is None else self._coming
-        target |= event.added
-        target -= event.removed
-        if event.complete:
-            self._known, self._coming, self._everybody = target, None, False
 
 
 def _one_line(text: str) -> str:
