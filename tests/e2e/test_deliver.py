@@ -5,6 +5,7 @@ import contextlib
 import email
 import email.policy
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -395,6 +396,25 @@ async def test_a_drain_finishes_what_is_under_way_and_gives_back_the_rest(
         assert done + len(queue) == 50, "nothing lost, nothing twice"
         assert {r.attempts for message in queue for r in message.recipients} <= {0}
         assert {r.state for m in queue for r in m.recipients} == {queue_pb2.QUEUE_STATE_READY}
+
+
+async def test_what_waits_for_a_slow_host_is_left_to_other_workers(
+    certificates: Path, tmp_path: Path
+) -> None:
+    async with (
+        scripted_host(Script(hang="FINAL")) as host,
+        site(
+            certificates,
+            tmp_path,
+            host,
+            deliver={"drain_timeout": 1, "concurrency_per_destination": 2},
+        ) as here,
+    ):
+        await asyncio.gather(*(here.submit(BOB) for _ in range(20)))
+        await here.until(lambda: len(host.messages) == 2)
+        states = Counter(r.state for m in await here.queue() for r in m.recipients)
+        assert 2 <= states[queue_pb2.QUEUE_STATE_LEASED] <= 4
+        assert states[queue_pb2.QUEUE_STATE_READY] >= 16
 
 
 async def test_a_drain_cuts_off_what_takes_too_long(certificates: Path, tmp_path: Path) -> None:

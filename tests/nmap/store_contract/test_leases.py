@@ -1,6 +1,7 @@
 """Leases: who gets what, when, and for how long."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from netmail_nmap.domain.delivery import DeliveryOutcome, ItemReport, QueueFilter
@@ -69,6 +70,16 @@ async def test_busy_destinations_are_left_alone(do: Words) -> None:
     await do.enqueue("a@free.example")
     items = await do.lease(busy_destinations=("busy.example",))
     assert [item.destination for item in items] == ["free.example"]
+
+
+async def test_of_a_destination_no_more_are_leased_than_the_worker_asks_for(do: Words) -> None:
+    await do.enqueue_many(600, "flood.example")
+    await do.enqueue("a@quiet.example")
+    for _ in range(2):
+        items = await do.lease(limit=50, limit_per_destination=3)
+        destinations = Counter(item.destination for item in items)
+        assert destinations["flood.example"] == 3
+    assert len(await do.lease(limit=50)) == 50
 
 
 async def test_an_untried_item_is_due_at_once_and_counts_no_attempt(

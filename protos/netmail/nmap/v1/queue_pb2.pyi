@@ -342,12 +342,15 @@ class LeaseRequest(_message.Message):
     WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     BUSY_DESTINATIONS_FIELD_NUMBER: _builtins.int
+    LIMIT_PER_DESTINATION_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """Items to lease at most."""
     lease_seconds: _builtins.int
     wait_seconds: _builtins.int
     worker: _builtins.str
     """The worker's name, for `queue show`."""
+    limit_per_destination: _builtins.int
+    """Items of one destination at most; 0: no bound. What one worker cannot send at once is left to others."""
     @_builtins.property
     def busy_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Destinations (domains) that the worker has no more room for."""
@@ -360,10 +363,11 @@ class LeaseRequest(_message.Message):
         wait_seconds: _builtins.int = ...,
         worker: _builtins.str = ...,
         busy_destinations: _abc.Iterable[_builtins.str] | None = ...,
+        limit_per_destination: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_destinations", b"busy_destinations", "lease_seconds", b"lease_seconds", "limit", b"limit", "wait_seconds", b"wait_seconds", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_destinations", b"busy_destinations", "lease_seconds", b"lease_seconds", "limit", b"limit", "limit_per_destination", b"limit_per_destination", "wait_seconds", b"wait_seconds", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

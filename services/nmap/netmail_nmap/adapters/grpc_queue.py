@@ -246,6 +246,7 @@ class QueueService(queue_pb2_grpc.QueueServiceServicer):
                 wait=0 if self._stop.is_set() else min(left, _WAIT_STEP),
                 worker=request.worker,
                 busy_destinations=tuple(request.busy_destinations),
+                limit_per_destination=request.limit_per_destination,
             )
             if items or left <= 0 or self._stop.is_set():
                 return pb.LeaseResponse(items=_leased_to(items))

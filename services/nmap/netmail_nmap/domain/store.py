@@ -186,8 +186,18 @@ class QueueStore(Protocol):
         wait: float,
         worker: str,
         busy_destinations: Sequence[str] = (),
+        limit_per_destination: int = 0,
     ) -> list[LeasedItem]:
-        """Leases due items, destinations in turn; waits up to WAIT seconds for the first."""
+        """Leases due items, destinations in turn; waits up to WAIT seconds for the first.
+
+        Args:
+            limit: how many at most.
+            seconds: the lease lasts.
+            wait: seconds.
+            worker: its name, for people.
+            busy_destinations: nothing of theirs.
+            limit_per_destination: of each of the others at most; 0: no bound.
+        """
 
     def read_message(self, lease_id: int, fence: int) -> AsyncIterator[bytes]:
         """The octets of a leased message. Raises: LeaseLost."""

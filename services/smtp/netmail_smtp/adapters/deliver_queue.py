@@ -72,8 +72,16 @@ class LeasedQueue:
             size_of=lambda report: report.ByteSize(),
         )
 
-    async def lease(self, limit: int, *, wait: int, busy: Sequence[str]) -> list[Lease]:
-        """Leases at most LIMIT items, waiting WAIT seconds for one.
+    async def lease(
+        self, limit: int, *, of_each: int, wait: int, busy: Sequence[str]
+    ) -> list[Lease]:
+        """Leases items, waiting WAIT seconds for one.
+
+        Args:
+            limit: how many at most.
+            of_each: of one destination at most.
+            wait: seconds.
+            busy: destinations that nothing is wanted of.
 
         Raises: QueueUnreachable.
         """
@@ -84,6 +92,7 @@ class LeasedQueue:
             wait_seconds=wait,
             worker=self._worker,
             busy_destinations=busy,
+            limit_per_destination=of_each,
         )
         try:
             response = await self._clients.for_server(self._server).Lease(

@@ -115,7 +115,10 @@ class Deliverer:
             busy = self._busy()
             try:
                 leases = await self._queue.lease(
-                    min(free, _LEASE_AT_ONCE), wait=0 if busy else _LEASE_WAIT, busy=busy
+                    min(free, _LEASE_AT_ONCE),
+                    of_each=self._limits.per_destination,
+                    wait=0 if busy else _LEASE_WAIT,
+                    busy=busy,
                 )
             except QueueUnreachable as error:
                 if self.queue_answers:
@@ -148,12 +151,13 @@ class Deliverer:
                 await event.wait()
 
     def _busy(self) -> list[str]:
-        # Twice as many as may be sent at once: the next is at hand when a connection comes free.
+        # With what comes of one lease at most twice as many as may be sent at once: the next is at
+        # hand when a connection comes free, and the rest is left to others.
         # Half as many when it is getting full: slow destinations must not take every place.
         crowded = 2 * len(self._under_way) >= self._limits.items
         per_destination = self._limits.per_destination
-        limit = max(1, per_destination // 2) if crowded else 2 * per_destination
-        return [name for name, count in self._destinations.items() if count >= limit]
+        limit = per_destination // 2 if crowded else per_destination
+        return [name for name, count in self._destinations.items() if count > limit]
 
     def _start(self, lease: Lease) -> None:
         item = lease.item

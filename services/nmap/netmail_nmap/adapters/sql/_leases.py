@@ -1,7 +1,7 @@
 """Leases of queue items: which are due, fair between destinations, fenced."""
 
-from collections import defaultdict, deque
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -131,6 +131,20 @@ class _Item(NamedTuple):
     relayed_for: str
 
 
+class Wanted(NamedTuple):
+    """What a worker asks for.
+
+    Attributes:
+        limit: items at most.
+        of_each: items of one destination at most.
+        busy: destinations that it has no room for.
+    """
+
+    limit: int
+    of_each: int
+    busy: tuple[str, ...]
+
+
 class Leaser:
     """Chooses items; remembers where the round of destinations stands. For the writer's thread."""
 
@@ -141,17 +155,17 @@ class Leaser:
     def lease(
         self,
         transaction: Transaction,
-        limit: int,
+        wanted: Wanted,
         seconds: float,
         worker: str,
-        busy: Sequence[str],
     ) -> list[int]:
         """Leases due items; gives their ids in the order to be tried."""
         driver = transaction.driver
         now = self._core.now_ms()
-        items = self._choose(driver, limit, now, busy)
-        if not self._core.alone:
-            items = self._lock(driver, items, limit, now, busy)
+        if self._core.alone:
+            items = list(self._choose(driver, wanted, now, {}, ()))
+        else:
+            items = self._lock(driver, wanted, now)
         if items:
             _LEASE.run(driver, items=id_list(items), until=now + int(seconds * 1000), by=worker)
         return items
@@ -159,35 +173,35 @@ class Leaser:
     def _choose(
         self,
         driver: Driver,
-        limit: int,
+        wanted: Wanted,
         now: int,
-        busy: Sequence[str],
-        but: Container[int] = (),
-    ) -> list[int]:
-        due = _DUE.all(driver, now=now, busy=id_list(busy), most=max(_WINDOW, limit))
+        chosen: Mapping[int, str],
+        but: Container[int],
+    ) -> dict[int, str]:
+        """Items and their destinations, beside those that are chosen already."""
+        limit = wanted.limit - len(chosen)
+        due = _DUE.all(driver, now=now, busy=id_list(wanted.busy), most=max(_WINDOW, limit))
         by_destination: dict[str, deque[int]] = {}
         for item_id, destination in due:
             if item_id not in but:
                 by_destination.setdefault(destination, deque()).append(item_id)
         if len(due) >= _WINDOW and len(by_destination) < limit:
-            self._visit_others(driver, by_destination, limit, now, set(busy))
-        return _in_turn(by_destination.values(), limit)
+            self._visit_others(driver, by_destination, limit, now, set(wanted.busy))
+        return _in_turn(by_destination, limit, wanted.of_each, Counter(chosen.values()))
 
-    def _lock(
-        self, driver: Driver, items: list[int], limit: int, now: int, busy: Sequence[str]
-    ) -> list[int]:
-        """Those that no other process is about to lease; others in place of the rest."""
-        locked: list[int] = []
+    def _lock(self, driver: Driver, wanted: Wanted, now: int) -> list[int]:
+        """Items that no other process is about to lease; others in place of the rest."""
+        locked: dict[int, str] = {}
         seen: set[int] = set()
         for _ in range(_ROUNDS):
+            items = self._choose(driver, wanted, now, locked, seen)
+            items = {item: where for item, where in items.items() if item not in seen}
             due = {row[0] for row in _STILL_DUE.all(driver, items=id_list(items), now=now)}
-            locked += [item for item in items if item in due]
+            locked |= {item: where for item, where in items.items() if item in due}
             seen.update(items)
             if len(due) == len(items):
                 break
-            items = self._choose(driver, limit - len(locked), now, busy, seen)
-            items = [item for item in items if item not in seen]
-        return locked
+        return list(locked)
 
     def _visit_others(
         self,
@@ -212,15 +226,24 @@ class Leaser:
                 by_destination[found[0]] = deque(row[0] for row in due)
 
 
-def _in_turn(queues: Iterable[deque[int]], limit: int) -> list[int]:
-    """One of each, again and again."""
-    waiting = deque(queues)
-    items: list[int] = []
+def _in_turn(
+    queues: Mapping[str, deque[int]], limit: int, of_each: int, taken: Counter[str]
+) -> dict[int, str]:
+    """One of each destination, again and again, with its destination.
+
+    Args:
+        taken: how many of each count already.
+    """
+    waiting = deque(queues.items())
+    items: dict[int, str] = {}
     while waiting and len(items) < limit:
-        queue = waiting.popleft()
-        items.append(queue.popleft())
+        destination, queue = waiting.popleft()
+        if taken[destination] >= of_each:
+            continue
+        items[queue.popleft()] = destination
+        taken[destination] += 1
         if queue:
-            waiting.append(queue)
+            waiting.append((destination, queue))
     return items
 
 

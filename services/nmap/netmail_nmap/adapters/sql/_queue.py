@@ -9,7 +9,7 @@ from typing import cast
 
 from netmail_nmap.adapters.sql import _bodies, _delivery, _leases, _queue_admin, _reports
 from netmail_nmap.adapters.sql._core import Core
-from netmail_nmap.adapters.sql._leases import Leaser
+from netmail_nmap.adapters.sql._leases import Leaser, Wanted
 from netmail_nmap.adapters.sql._readers import Snapshot
 from netmail_nmap.adapters.sql._uploads import placed
 from netmail_nmap.adapters.sql._writer import Transaction
@@ -117,8 +117,10 @@ class SqlQueueStore:
         wait: float,
         worker: str,
         busy_destinations: Sequence[str] = (),
+        limit_per_destination: int = 0,
     ) -> list[LeasedItem]:
         """See the protocol."""
+        wanted = Wanted(limit, limit_per_destination or limit, tuple(busy_destinations))
         deadline = time.monotonic() + wait
         while True:
             grown = self._grown
@@ -127,7 +129,7 @@ class SqlQueueStore:
             )
             now = self._core.now_ms()
             if next_due is not None and next_due <= now:
-                items = await self._lease(limit, seconds, worker, busy_destinations)
+                items = await self._lease(wanted, seconds, worker)
                 if items:
                     return items
             left = deadline - time.monotonic()
@@ -143,11 +145,9 @@ class SqlQueueStore:
             except TimeoutError:
                 continue
 
-    async def _lease(
-        self, limit: int, seconds: float, worker: str, busy: Sequence[str]
-    ) -> list[LeasedItem]:
+    async def _lease(self, wanted: Wanted, seconds: float, worker: str) -> list[LeasedItem]:
         ids = await self._core.writer.run(
-            lambda transaction: self._leaser.lease(transaction, limit, seconds, worker, busy)
+            lambda transaction: self._leaser.lease(transaction, wanted, seconds, worker)
         )
         if not ids:
             return []
