@@ -48,7 +48,7 @@ def desk(clock: Clock) -> LocalDesk:
 
 async def log_in(desk: LocalDesk, user: UserKey, session: str = "1") -> None:
     (answer,) = await desk.register([Candidate(user, HOME, LoginProtocol.POP3, session_id=session)])
-    assert answer.kept
+    assert answer.outcome.keeps
 
 
 async def decided(desk: LocalDesk, question: SenderQuestion = ANY) -> SenderDecision:

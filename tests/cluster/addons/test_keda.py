@@ -4,7 +4,7 @@ import imaplib
 import smtplib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 
 import pytest
@@ -110,8 +110,8 @@ def test_a_queue_that_ages_brings_more_deliver_pods_and_they_go_again(
         client.quit()
         up = seconds_until(lambda: ready(scaled, "deliver") == MOST, _UP)
         oldest = prometheus.value(
-            f'max_over_time(netmail_nmap_queue_oldest_due_seconds{{namespace="{scaled.namespace}"}}'
-            "[5m])"
+            "max(max_over_time(netmail_nmap_queue_oldest_due_seconds"
+            f'{{namespace="{scaled.namespace}"}}[5m]))'
         )
         arrived = len(sink.messages) - before
     finally:
@@ -137,9 +137,10 @@ def test_connections_bring_more_pods_and_they_go_again(
     connect = _imap if component == "pop-imap" else _smtp
     number = _CONNECTIONS_A_POD * (MOST - 1) + 2
     with ExitStack() as stack:
-        held = [Held(connect, hosts[one % len(hosts)], address) for one in range(number)]
-        for one in held:
-            stack.callback(one.close)
+        held = [
+            stack.enter_context(closing(Held(connect, hosts[one % len(hosts)], address)))
+            for one in range(number)
+        ]
 
         def are_there() -> bool:
             for one in held:
@@ -179,11 +180,13 @@ class Held:
 
     def close(self) -> None:
         """Ends it."""
-        with suppress(*_CUT):
-            if isinstance(self._client, smtplib.SMTP):
-                self._client.close()
-            else:
+        if isinstance(self._client, smtplib.SMTP):
+            self._client.close()
+        else:
+            with suppress(*_CUT):
                 self._client.logout()
+            with suppress(OSError):
+                self._client.shutdown()
 
 
 def _imap(host: Outside, address: str) -> Client:

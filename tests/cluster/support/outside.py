@@ -19,6 +19,13 @@ from tests.support.other_network import inside
 
 T = TypeVar("T")
 _FURTHER_TRIES = 2
+_DEAF_TO_REDIRECTS = """\
+for one in /proc/sys/net/ipv4/conf/*/accept_redirects; do echo 0 > $one; done
+echo there
+exec sleep infinity
+"""
+"""A router before the nodes may tell a client on its own link which node is nearer (ICMP redirect),
+and tells nobody when the pods have left it: for minutes the client would go on to send there."""
 
 
 class Place(Protocol):
@@ -60,7 +67,7 @@ class NamespaceOf:
     def a_process(cls, prefix: list[str]) -> "NamespaceOf":
         """PREFIX: the command line that runs a program there."""
         process = subprocess.Popen(
-            [*prefix, "sh", "-c", "echo there; exec sleep infinity"],
+            [*prefix, "sh", "-c", _DEAF_TO_REDIRECTS],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdout is not None
