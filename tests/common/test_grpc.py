@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from netmail.connmgr.v1 import connmgr_pb2, connmgr_pb2_grpc
 from netmail_common.certificates import Identity, LocalAuthority
 from netmail_common.grpc_client import CALL_TIMEOUT, Channel
+from netmail_common.grpc_security import authority_options, security_of
 from netmail_common.grpc_server import BoundServer, RpcError, error_reason, grpc_server, peer_role
 from netmail_common.http_server import Health
 from netmail_common.roles import Role
@@ -141,6 +142,32 @@ async def test_a_client_does_not_talk_to_a_server_of_another_role(
             await stub(channel).ListLogins(connmgr_pb2.ListLoginsRequest())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         await channel.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "code"),
+    [(Role.CONNMGR, grpc.StatusCode.OK), (Role.NMAP, grpc.StatusCode.UNAVAILABLE)],
+)
+async def test_the_certificate_names_the_role_whatever_calls_are_addressed_to(
+    identity_for: IdentityFor, role: Role, code: grpc.StatusCode
+) -> None:
+    security = security_of(identity_for(Role.ADMIN), "netmail")
+    async with server(identity_for(Role.CONNMGR)) as bound:
+        address = f"127.0.0.1:{bound.ports[0]}"
+        addressed = ("grpc.default_authority", "netmail-connmgr.netmail.svc.cluster.local")
+        channel = security.channel(address, role, [addressed])
+        call = connmgr_pb2_grpc.ConnectionManagerServiceStub(channel).ListLogins(
+            connmgr_pb2.ListLoginsRequest(), timeout=5
+        )
+        assert await call.code() is code, await call.details()
+        await channel.close(None)
+
+
+def test_calls_by_xds_are_addressed_to_what_the_control_plane_knows() -> None:
+    assert authority_options("xds:///connmgr.netmail:7700") == [
+        ("grpc.default_authority", "connmgr.netmail")
+    ]
+    assert authority_options("dns:///connmgr.netmail:7700") == []
 
 
 async def test_an_error_carries_its_reason(identity_for: IdentityFor) -> None:

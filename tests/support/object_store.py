@@ -5,9 +5,10 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,31 +20,54 @@ _BUILD = Path(__file__).with_name("versitygw.sh")
 ACCESS_KEY = "netmail-tests"
 
 
+class Place(NamedTuple):
+    """A host.
+
+    Attributes:
+        command: that runs a program there; its arguments follow.
+        answers: whether somebody listens on a port there.
+    """
+
+    address: str = "127.0.0.1"
+    command: Sequence[str] = ()
+    answers: Callable[[int], bool] = _answers
+
+
+HERE = Place()
+
+
 @dataclass
 class ObjectServer:
-    """An S3 server that can be stopped and started again."""
+    """An S3 server that can be stopped and started again.
+
+    Attributes:
+        where: it runs.
+    """
 
     program: str
     folder: Path
     port: int
     secret_key: str
+    where: "Place"
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.where.address}:{self.port}"
 
     def start(self) -> None:
         self.process = subprocess.Popen(
             [
-                *(self.program, "--port", f"127.0.0.1:{self.port}", "--quiet", "--keep-alive"),
+                *self.where.command,
+                *(self.program, "--port", f"{self.where.address}:{self.port}"),
+                *("--quiet", "--keep-alive"),
                 *("--access", ACCESS_KEY, "--secret", self.secret_key),
                 *("posix", "--sidecar", str(self.folder / "sidecar"), str(self.folder / "buckets")),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        eventually(lambda: _answers(self.port), f"versitygw on port {self.port}")
+        eventually(lambda: self.where.answers(self.port), f"versitygw on port {self.port}")
 
     def stop(self) -> None:
         if self.process is not None:
@@ -72,7 +96,7 @@ class ObjectServer:
 
 
 @contextlib.contextmanager
-def object_server() -> Iterator[ObjectServer]:
+def object_server(where: Place = HERE) -> Iterator[ObjectServer]:
     """Skips where it cannot be built."""
     if shutil.which("go") is None:
         pytest.skip("needs Go, to build the S3 server versitygw")
@@ -80,7 +104,7 @@ def object_server() -> Iterator[ObjectServer]:
     if built.returncode != 0:
         pytest.skip("needs the S3 server versitygw, which could not be built")
     folder = Path(tempfile.mkdtemp(prefix="netmail-objects-"))
-    server = ObjectServer(built.stdout.strip(), folder, free_port(), secrets.token_hex(16))
+    server = ObjectServer(built.stdout.strip(), folder, free_port(), secrets.token_hex(16), where)
     for name in ("buckets", "sidecar"):
         (folder / name).mkdir()
     (folder / "access-key").write_text(ACCESS_KEY + "\n")

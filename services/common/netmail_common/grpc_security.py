@@ -8,14 +8,16 @@ import grpc
 
 from netmail_common.certificates import Identity, PemPair, server_name
 from netmail_common.config import ConfigError, Installation
+from netmail_common.config._base import parse_host_port
 from netmail_common.mesh import MeshIdentity, require_proxy
 from netmail_common.roles import Role, role_uri
 
-__all__ = ["AgentIdentity", "Security", "agent_identity", "security_of"]
+__all__ = ["AgentIdentity", "Security", "agent_identity", "authority_options", "security_of"]
 
 AgentIdentity = Identity | MeshIdentity
 """What an agent is, and how it can show it."""
 
+_XDS = "xds:///"
 _XDS_BOOTSTRAP = ("GRPC_XDS_BOOTSTRAP", "GRPC_XDS_BOOTSTRAP_CONFIG")
 
 Option = tuple[str, str | int]
@@ -69,6 +71,15 @@ def security_of(identity: AgentIdentity, installation: str) -> Security:
     return _MutualTls(identity, installation)
 
 
+def authority_options(target: str) -> Sequence[Option]:
+    """What calls are addressed to, where it must not be the name that the certificate has.
+
+    xDS looks up the routes of that name (gRFC A27). gRPC compares it without its port.
+    """
+    _, is_xds, name = target.partition(_XDS)
+    return [("grpc.default_authority", parse_host_port(name).host)] if is_xds else []
+
+
 class _MutualTls:
     """Certificates of our own, which name the role."""
 
@@ -89,7 +100,7 @@ class _MutualTls:
         return grpc.aio.secure_channel(
             target,
             grpc.ssl_channel_credentials(pair.ca, pair.key, pair.certificate),
-            options=[*options, ("grpc.ssl_target_name_override", name)],
+            options=[*options, ("grpc.ssl_target_name_override", name), *authority_options(target)],
         )
 
     def add_port(self, server: grpc.aio.Server, address: str) -> int:
