@@ -15,6 +15,8 @@ from tests.support.waiting import eventually
 PROBE = (Path(__file__).parent / "probe.py").read_text(encoding="utf-8")
 
 OUTSIDER = "outsider"
+NOT_SERVED = {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}
+"""Of the table, what gRPC for Python does not have: it serves v1alpha."""
 
 
 class Answer(NamedTuple):

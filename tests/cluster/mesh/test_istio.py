@@ -13,6 +13,7 @@ import pytest
 from netmail_common.roles import METHOD_ROLES, Role
 
 from tests.cluster.mesh.support import (
+    NOT_SERVED,
     Answer,
     agent_of,
     ask,
@@ -44,8 +45,6 @@ FORGED = [
     )
     for one in ("cli",)
 ]
-NOT_SERVED = {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}
-"""Of the table, what gRPC for Python does not have: it serves v1alpha."""
 HARMLESS = (
     "/netmail.connmgr.v1.ConnectionManagerService/ListLogins",
     "/netmail.nmap.v1.DirectoryService/GetUser",
