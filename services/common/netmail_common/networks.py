@@ -288,12 +288,11 @@ class NetworkMap:
 
         Raises: ValueError, if the octets are not 4 or 16.
         """
-        packed = address if isinstance(address, bytes) else address.packed
-        if len(packed) not in {4, 16}:
-            raise ValueError("an address has 4 or 16 octets")
-        return self._cached(packed)
+        return self._cached(address if isinstance(address, bytes) else address.packed)
 
     def _locate(self, packed: bytes) -> Located:
+        if len(packed) not in {4, 16}:
+            raise ValueError("an address has 4 or 16 octets")
         number = int.from_bytes(packed, "big")
         if len(packed) == 4:
             return self._locate_v4(number)

@@ -48,6 +48,8 @@ _HEAD = struct.Struct("<BdBdBI")
 """expires, verified and origin, each behind its tag."""
 _TAGS = (0x19, 0x21, 0x2D)
 _ENDS_WITH_SESSION = (b"", bytes((_SESSION,)))
+_SESSION_HEADS = (b"", *(bytes((_SESSION, size)) for size in range(1, 0x80)))
+"""What a session id of so many octets stands behind; an empty one is left out."""
 _TIMES = struct.Struct("<xdxd")
 _ORIGIN = struct.Struct("<xI")
 _NETWORKS = frozenset({4, 16})
@@ -233,8 +235,13 @@ class LoginPacker:
 
 def assembled(parts: RecordParts, expires: float, verified: float, session_id: str) -> bytes:
     """The record of a login with these times and this session."""
-    head = _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], parts.origin)
-    return b"".join((parts.key, head, parts.middle, _session(session_id)))
+    key, origin, middle = parts
+    head = _HEAD.pack(_TAGS[0], expires, _TAGS[1], verified, _TAGS[2], origin)
+    session = session_id.encode()
+    size = len(session)
+    if size < 0x80:
+        return b"".join((key, head, middle, _SESSION_HEADS[size], session))
+    return b"".join((key, head, middle, _field(_SESSION, session)))
 
 
 def place_key(place: bytes) -> bytes:
@@ -355,10 +362,6 @@ def _serial(number: int) -> bytes:
         number >>= 7
     octets.append(number)
     return bytes(octets)
-
-
-def _session(text: str) -> bytes:
-    return _field(_SESSION, text.encode()) if text else b""
 
 
 def _field(tag: int, value: bytes) -> bytes:

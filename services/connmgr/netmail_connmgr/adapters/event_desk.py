@@ -161,7 +161,7 @@ class EventDesk:
     def _succeeded(self, event: pb.Event) -> None:
         user = convert.named_user(event.user)
         if self._failures is not None and user is not None:
-            self._failures.remember(user, event.client_address)
+            self._failures.remember([(user, event.client_address)])
 
     async def _count(self, mails: Sequence[_Mail]) -> list[RateVerdict]:
         verdicts = await self._rates.admit([mail.wanted for mail in mails])

@@ -1,7 +1,7 @@
 """Failed logins, as the rest of the Connection Manager deals with them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from netmail_common.connmgr.model import UserKey
 from netmail_common.logging import get_logger
@@ -71,14 +71,13 @@ class FailureCounts:
         """
         return await self._guessing.forget(user, address)
 
-    def remember(self, user: UserKey, address: bytes) -> None:
-        """A user has logged in from there; taken note of in the background."""
-        if self._guessing.has_noted(user, address):
-            return
-        if not self._waiting:
-            self._wake.set()
-        if len(self._waiting) < _MAX_WAITING:
-            self._waiting[user, address] = None
+    def remember(self, logins: Iterable[tuple[UserKey, bytes]]) -> None:
+        """Users have logged in from addresses; taken note of in the background."""
+        for login in self._guessing.not_noted(logins):
+            if not self._waiting:
+                self._wake.set()
+            if len(self._waiting) < _MAX_WAITING:
+                self._waiting[login] = None
 
     async def run(self) -> None:
         """Takes note of logins until cancelled."""

@@ -6,6 +6,7 @@ import itertools
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
@@ -178,7 +179,7 @@ class LegacyUdp:
 
     def _received(self, opened: DatagramSocket, batch: Sequence[Datagram]) -> None:
         now, known_source, receive = self._wall_clock(), self._known_source, self._reception.receive
-        kinds: dict[str, int] = {}
+        kinds: list[str] = []
         replies: list[Datagram] = []
         registers: list[tuple[Source, Register]] = []
         enquiries: list[tuple[Source, PlainEnquiry | Relay]] = []
@@ -195,16 +196,16 @@ class LegacyUdp:
                 if refused.reply is not None:
                     replies.append((refused.reply, source))
                 continue
-            kinds[request.kind] = kinds.get(request.kind, 0) + 1
-            if isinstance(request, Reply):
-                replies.append((request.data, source))
-            elif isinstance(request, Register):
+            kinds.append(request.kind)
+            if isinstance(request, Register):
                 registers.append((source, request))
+            elif isinstance(request, Reply):
+                replies.append((request.data, source))
             elif isinstance(request, Connect):
                 connects.append((source, request))
             else:
                 enquiries.append((source, request))
-        for kind, number in kinds.items():
+        for kind, number in Counter(kinds).items():
             _requests(kind).inc(number)
         self._send(opened, replies)
         # A login that came before a question counts for it; a look into DNS holds up neither.
@@ -225,21 +226,26 @@ class LegacyUdp:
             self._send(opened, await self._enquire(enquiries))
 
     async def _register(self, asked: Sequence[tuple[Source, Register]]) -> list[Datagram]:
-        candidates = []
-        waiting = []
-        replies: list[tuple[bytes | None, Source]] = []
-        for source, request in asked:
+        candidates, candidate = [], self._names.candidate
+        waiting: list[tuple[Source, Register]] = []
+        replies: list[Datagram] = []
+        for one in asked:
+            source, request = one
             try:
-                candidates.append(self._names.candidate(request.name, request.address, source[0]))
-                waiting.append((source, request))
+                candidates.append(candidate(request.name, request.address, source[0]))
             except NotAdmitted:
                 self._faults.count("name")
-                replies.append((request.refused(), source))
+                if (data := request.refused()) is not None:
+                    replies.append((data, source))
+            else:
+                waiting.append(one)
         registered = await self._ask(self._desk.register(candidates))
-        for index, (source, request) in enumerate(waiting):
-            kept = registered is not None and registered[index].kept
-            replies.append((request.done() if kept else request.failed(), source))
-        return [(data, source) for data, source in replies if data is not None]
+        kept = [one.outcome.keeps for one in registered or ()] or [False] * len(waiting)
+        for (source, request), is_kept in zip(waiting, kept, strict=True):
+            data = request.done() if is_kept else request.failed()
+            if data is not None:
+                replies.append((data, source))
+        return replies
 
     async def _enquire(
         self, asked: Sequence[tuple[Source, PlainEnquiry | Relay]]

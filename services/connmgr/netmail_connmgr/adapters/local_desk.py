@@ -1,6 +1,6 @@
 """The front desk in the process that owns the table: gRPC and every front end end here."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from netmail_common.connmgr.decision import decide
@@ -72,7 +72,7 @@ class LocalDesk:
         connections: the rules about connections; None: everybody may connect.
         count_failure: told of failed logins; None: nobody counts them.
         events: counts mail of known senders; None: nobody does.
-        remember_login: told of who has logged in from where; None: nobody wants to know.
+        remember_logins: told of who has logged in from where; None: nobody wants to know.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LocalDesk:
         self.connections = connections
         self.count_failure = count_failure
         self.events: MailCounter | None = None
-        self.remember_login: Callable[[UserKey, bytes], None] | None = None
+        self.remember_logins: Callable[[Iterable[tuple[UserKey, bytes]]], None] | None = None
         self._decided: dict[bytes, _Decided] = {}
 
     def limit_users(self, most: int) -> None:
@@ -125,10 +125,15 @@ class LocalDesk:
         with timed(metrics.DURATION.labels("register")):
             answers = await _ask(self._store.register(admitted))
         record.registrations(admitted, answers)
-        if (remember := self.remember_login) is not None:
-            for registration, answer in zip(admitted, answers, strict=True):
-                if answer.outcome is Outcome.REGISTERED:
-                    remember(registration.profile.user, registration.client_address)
+        if self.remember_logins is not None:
+            granted = Outcome.REGISTERED
+            self.remember_logins(
+                [
+                    (one.profile.user, one.client_address)
+                    for one, answer in zip(admitted, answers, strict=True)
+                    if answer.outcome is granted
+                ]
+            )
         metrics.LOGINS.set(await _ask(self._store.size()))
         return answers
 

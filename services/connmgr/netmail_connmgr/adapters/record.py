@@ -99,7 +99,7 @@ def registrations(items: Iterable[Registration], answers: Iterable[Registered]) 
 
 
 def _registration(item: Registration, answer: Registered) -> None:
-    kept = answer.kept
+    kept = answer.outcome.keeps
     event = "login registered" if kept else "login refused"
     details: Details = {
         "reason": answer.outcome.value,

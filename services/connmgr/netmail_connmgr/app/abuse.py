@@ -64,7 +64,7 @@ class AbuseProtection:
         failures = self._failures if config.guessing.enabled else None
         self._checker.guessing = failures
         self._desk.count_failure = failures.count_failure if failures else None
-        self._desk.remember_login = failures.remember if failures else None
+        self._desk.remember_logins = failures.remember if failures else None
         self._events.use(failures, config.rates)
 
 

@@ -1,5 +1,6 @@
 """The table's recent changes for its watchers: bounded, numbered, without a queue for each."""
 
+from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
 from netmail_common.connmgr.model import Revocation
@@ -76,22 +77,20 @@ class ChangeLog:
 
     def __init__(self, capacity: int = 65_536, revocation_capacity: int = 16_384) -> None:
         self.revision = 0
-        self._capacity = capacity
-        self._ring: list[bytes | Change] = []
+        self._kept: deque[bytes | Change] = deque(maxlen=capacity)
         """One for each revision: its record if a login is new or was renewed, as nearly always."""
-        self._newest = -1
         self._revocations = RevisionLog[Change](revocation_capacity)
 
     def changed(self, record: bytes, removed: tuple[bytes, ...] = ()) -> None:
         """A login is new or was renewed; others may have gone for it."""
         self.revision += 1
-        self._keep(Change(self.revision, record, removed) if removed else record)
+        self._kept.append(Change(self.revision, record, removed) if removed else record)
 
     def revoked(self, revocation: Revocation, removed: tuple[bytes, ...]) -> None:
         """A revocation ended logins."""
         self.revision += 1
         change = Change(self.revision, removed=removed, revocation=revocation)
-        self._keep(change)
+        self._kept.append(change)
         self._revocations.append(self.revision, change)
 
     def after(self, revision: int, limit: int, *, revocations_only: bool) -> list[Change]:
@@ -103,21 +102,12 @@ class ChangeLog:
             raise MissedChanges
         if revocations_only:
             return self._revocations.after(revision, limit)
-        if revision < self.revision - len(self._ring):
+        if revision < self.revision - len(self._kept):
             raise MissedChanges
         last = min(revision + limit, self.revision)
         return [self._change(number) for number in range(revision + 1, last + 1)]
 
-    def _keep(self, entry: bytes | Change) -> None:
-        """The oldest goes when there is no room."""
-        if len(self._ring) < self._capacity:
-            self._newest = len(self._ring)
-            self._ring.append(entry)
-        else:
-            self._newest = (self._newest + 1) % self._capacity
-            self._ring[self._newest] = entry
-
     def _change(self, revision: int) -> Change:
         """What led to a revision that is kept."""
-        entry = self._ring[(self._newest - (self.revision - revision)) % len(self._ring)]
+        entry = self._kept[revision - self.revision - 1]
         return entry if isinstance(entry, Change) else Change(revision, entry)

@@ -54,7 +54,7 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
         candidate
     )
     profile = _profile(user, tuple(addresses), tuple(domains))
-    if user == ANONYMOUS and protocol is not LoginProtocol.LEGACY_UDP:
+    if protocol is not LoginProtocol.LEGACY_UDP and user == ANONYMOUS:
         raise NotAdmitted("no user name")
     _check_origin(server, agent)
     _check_text("session id", session)

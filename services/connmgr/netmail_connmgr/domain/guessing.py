@@ -172,9 +172,10 @@ class Guessing:
             next(verdicts) if concerns(question) else ConnectionVerdict() for question in questions
         ]
 
-    def has_noted(self, user: UserKey, address: bytes) -> bool:
-        """Whether it was taken note of not long ago that the user has logged in from there."""
-        return self._noted.get((user, address), 0.0) > self._clock()
+    def not_noted(self, logins: Iterable[tuple[UserKey, bytes]]) -> list[tuple[UserKey, bytes]]:
+        """Of users who have logged in from an address those that no recent note says it of."""
+        now, until = self._clock(), self._noted.get
+        return [login for login in logins if until(login, 0.0) <= now]
 
     async def logged_in(self, logins: Sequence[tuple[UserKey, bytes]]) -> None:
         """Takes note of users who have logged in from an address.

@@ -51,9 +51,9 @@ class RevocationMarks:
         now: float,
     ) -> Revocation | None:
         """The revocation that a login is older than, if there is one."""
-        self._forget(now)
         if not self._marks:
             return None
+        self._forget(now)
         for subject in ((user, None), (None, network), (user, network)):
             for by_epoch in (False, True):
                 mark = self._marks.get((*subject, by_epoch))

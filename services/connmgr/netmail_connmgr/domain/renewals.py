@@ -68,10 +68,11 @@ class Renewals:
 
         Its new record is not among RECORDS yet.
         """
-        known = self._known.get((registration.place, registration.profile.user))
+        profile, place, address, protocol, server, _, session_id, _, epoch, _ = registration
+        known = self._known.get((place, profile.user))
         if known is None:
             return None
-        said, session_id = known.said, registration.session_id
+        said = known.said
         if (
             # Nobody has changed or removed it since: a record is one object as long as it counts.
             records[known.slot] is not known.record
@@ -80,11 +81,11 @@ class Renewals:
             # Repetitions of a registration renew nothing.
             or (session_id and session_id == known.session_id)
             # One object for one user, as a rule: it need not be compared.
-            or registration.profile is not said.profile
-            or registration.client_address != said.client_address
-            or registration.protocol is not said.protocol
-            or registration.messaging_server != said.messaging_server
-            or registration.credential_epoch != said.credential_epoch
+            or profile is not said.profile
+            or address != said.client_address
+            or protocol is not said.protocol
+            or server != said.messaging_server
+            or epoch != said.credential_epoch
         ):
             return None
         known.verified = verified

@@ -63,9 +63,16 @@ class TableLimits:
 
 
 class Outcome(Enum):
-    """What became of a registration."""
+    """What became of a registration.
+
+    Attributes:
+        keeps: the login is in the table now, whether it grants or not.
+    """
 
     __hash__ = object.__hash__  # as quick as any object's; Enum's own is Python code
+
+    def __init__(self, text: str) -> None:
+        self.keeps = text in {"registered", "shared network"}
 
     REGISTERED = "registered"
     SHARED_NETWORK = "shared network"
@@ -86,11 +93,6 @@ class Registered(NamedTuple):
     outcome: Outcome
     remaining: float = 0.0
     renewed: bool = False
-
-    @property
-    def kept(self) -> bool:
-        """Whether the login is in the table now, whether it grants or not."""
-        return self.outcome is Outcome.REGISTERED or self.outcome is Outcome.SHARED_NETWORK
 
 
 _REVOKED = Registered(Outcome.REVOKED)
@@ -138,7 +140,8 @@ class LoginTable:
 
     def register(self, registration: Registration, now: float) -> Registered:
         """Adds a login or renews it. Doing it again changes nothing."""
-        self.drop_expired(now)
+        if int(now) != self._cleaned:
+            self.drop_expired(now)
         user, place = registration.profile.user, registration.place
         network = network_of(place)
         verified = now - registration.age

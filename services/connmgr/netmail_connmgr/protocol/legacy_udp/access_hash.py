@@ -6,6 +6,7 @@ import hmac
 import re
 import string
 from collections.abc import Callable
+from hmac import compare_digest
 
 __all__ = [
     "CREDENTIAL_LENGTH",
@@ -105,7 +106,7 @@ class Handshake:
         """Whether the password answers this salt or the one before; its case does not matter."""
         slot = int(now) // SLOT
         password = password.lower()
-        return hmac.compare_digest(password, self._pair(source, slot)[1]) or hmac.compare_digest(
+        return compare_digest(password, self._pair(source, slot)[1]) or compare_digest(
             password, self._pair(source, slot - 1)[1]
         )
 

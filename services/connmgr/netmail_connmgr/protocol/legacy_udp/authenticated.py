@@ -64,7 +64,7 @@ class AuthenticatedRequest(NamedTuple):
         password: 32 octets, hex digits of an MD5 if the client has a salt.
         address: 4 octets, in network order.
         event: upper case, without its NUL.
-        detail: the union, as it came.
+        user_field: detail.authenticated.user, as it came.
     """
 
     layout: Layout
@@ -72,12 +72,12 @@ class AuthenticatedRequest(NamedTuple):
     command: int
     address: bytes
     event: bytes
-    detail: bytes
+    user_field: bytes
 
     @property
     def user(self) -> bytes | None:
-        """detail.authenticated.user; None if it does not end within its field."""
-        name, end, _ = self.detail[:_USER_FIELD].partition(b"\0")
+        """What stands before its NUL; None if it does not end within its field."""
+        name, end, _ = self.user_field.partition(b"\0")
         return name if end else None
 
 
@@ -92,26 +92,22 @@ class _Form:
         half = f"4s{word - 4}s" if layout.order == "little" else f"{word - 4}s4s"
         self._address_first = layout.order == "little"
         self._zeros = bytes(word - 4)
-        self._request = layout.struct(f"{_PASS_DIGITS}sx{gap}xL{half}17x{_EVENT_FIELD}s")
-        self._detail_offset = {4: 80, 8: 96}[word]
+        detail_offset = {4: 80, 8: 96}[word]
+        head = f"{_PASS_DIGITS}sx{gap}xL{half}17x{_EVENT_FIELD}s"
+        self._request = layout.struct(
+            f"{head}{detail_offset - layout.struct(head).size}x{_USER_FIELD}s"
+        )
         self.request_size = {4: 344, 8: 368}[word]
         self._reply = layout.struct(f"L{MAX_COMMENT + 1}s3x260s")
         self.require_auth = layout.struct("i").pack(1)
 
     def parse(self, data: bytes) -> AuthenticatedRequest:
-        password, command, address, rest, event = self._request.unpack_from(data)
+        password, command, address, rest, event, user = self._request.unpack_from(data)
         if not self._address_first:
             address, rest = rest, address
         if rest != self._zeros:
             raise Malformed
-        return AuthenticatedRequest(
-            self.layout,
-            password,
-            command,
-            address,
-            _event(event),
-            data[self._detail_offset :],
-        )
+        return AuthenticatedRequest(self.layout, password, command, address, _event(event), user)
 
     def reply(self, result: Result, comment: bytes, detail: bytes) -> bytes:
         return self._reply.pack(result, comment, detail)

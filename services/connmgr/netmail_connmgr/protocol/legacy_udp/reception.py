@@ -24,9 +24,11 @@ from netmail_connmgr.protocol.legacy_udp.requests import (
 
 __all__ = ["MAX_DATAGRAM", "Reception", "Refused", "protocol_of"]
 
-MAX_DATAGRAM = max(plain.MAX_SIZE, *authenticated.REQUEST_SIZES)
+_AUTHENTICATED = authenticated.REQUEST_SIZES
+MAX_DATAGRAM = max(plain.MAX_SIZE, *_AUTHENTICATED)
 """Octets; what is longer is nothing of ours."""
 
+_VERIFY, _NOTIFY = Command.VERIFY, Command.NOTIFY
 _PLAIN_KINDS = frozenset(number.name.lower() for number in RequestNumber)
 _NOTICES = {
     b"DISCONNECTED": "disconnected",
@@ -80,7 +82,7 @@ class Reception:
         Raises: Refused.
         """
         try:
-            if len(data) not in authenticated.REQUEST_SIZES:
+            if len(data) not in _AUTHENTICATED:
                 request = plain.parse(data)
                 if not self._plain:
                     raise Refused("plain is off")
@@ -104,18 +106,18 @@ def _plain_request(request: PlainRequest) -> Request:
 def _authenticated_request(
     request: AuthenticatedRequest, handshake: Handshake, source: bytes, now: float
 ) -> Request:
-    layout, event = request.layout, request.event
-    if not handshake.accepts(source, request.password, now):
+    layout, password, command, address, event, _ = request
+    if not handshake.accepts(source, password, now):
         salt = authenticated.text_detail(handshake.salt(source, now))
-        kind = "wrong password" if any(request.password) else "no password"
+        kind = "wrong password" if any(password) else "no password"
         return Reply(kind, authenticated.reply(layout, Result.MUST_AUTH, detail=salt))
-    if request.command == Command.VERIFY:
+    if command == _VERIFY:
         if event == b"RELAY":
-            return Relay(layout, request.address)
+            return Relay(layout, address)
         if event == b"CONNECT":
-            return Connect(layout, request.address)
+            return Connect(layout, address)
         return Reply("verify other", authenticated.reply(layout, Result.DENY_TEMPORARY))
-    if request.command == Command.NOTIFY:
+    if command == _NOTIFY:
         if event == b"AUTHENTICATED":
             return _login(request)
         kind = _NOTICES.get(event, "notify other")

@@ -14,6 +14,14 @@ _MAX_REPLIES = 4096
 """That are kept, of 400 octets each: the same users are asked about again and again."""
 
 
+def _replies(result: Result) -> dict[Layout | None, bytes | None]:
+    """By the client's layout; who has none waits for no reply."""
+    return {None: None, **{layout: authenticated.reply(layout, result) for layout in Layout}}
+
+
+_DONE, _FAILED, _REFUSED = map(_replies, (Result.OK, Result.DBERR, Result.UNKNOWN))
+
+
 class Reply(NamedTuple):
     """Nothing to find out: the answer is here.
 
@@ -40,18 +48,15 @@ class Register(NamedTuple):
 
     def done(self) -> bytes | None:
         """It is registered."""
-        return self._reply(Result.OK)
+        return _DONE[self.layout]
 
     def failed(self) -> bytes | None:
         """It could not be."""
-        return self._reply(Result.DBERR)
+        return _FAILED[self.layout]
 
     def refused(self) -> bytes | None:
         """Such a name is not admitted."""
-        return self._reply(Result.UNKNOWN)
-
-    def _reply(self, result: Result) -> bytes | None:
-        return None if self.layout is None else authenticated.reply(self.layout, result)
+        return _REFUSED[self.layout]
 
 
 class PlainEnquiry(NamedTuple):
