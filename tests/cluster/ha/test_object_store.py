@@ -1,10 +1,11 @@
-"""Bodies of large messages in an object store outside the cluster, that several agents share."""
+"""Bodies of large messages in an object store outside the cluster, that several agents share.
+
+The last of this folder: a store that has bodies there is not opened without it again.
+"""
 
 import json
 import secrets
 import smtplib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -24,9 +25,8 @@ _LINES = 20_000
 """Of 76 octets each: more than `nmap.store.objects.min_size`."""
 
 
-@contextmanager
-def bodies_there(scene: Scene, server: ObjectServer, bucket: str) -> Iterator[None]:
-    """The installation with an object store."""
+def keep_bodies_there(scene: Scene, server: ObjectServer, bucket: str) -> None:
+    """Gives the installation an object store."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -41,11 +41,7 @@ def bodies_there(scene: Scene, server: ObjectServer, bucket: str) -> Iterator[No
         "ports": [server.port],
     }
     scene.install({"nmap": {"objectStore": objects}})
-    try:
-        scene.wait_until_whole()
-        yield
-    finally:
-        scene.install()
+    scene.wait_until_whole()
 
 
 def place_of(host: Outside) -> Place:
@@ -80,8 +76,8 @@ def test_large_messages_go_through_the_object_store_and_wait_while_it_is_away(
     scene.wait_until_whole()
     with object_server(place_of(scene.cluster.outside("198.51.100.77"))) as server:
         bucket = server.bucket()
-        with bodies_there(scene, server, bucket):
-            _play(scene, server, bucket)
+        keep_bodies_there(scene, server, bucket)
+        _play(scene, server, bucket)
 
 
 def _play(scene: Scene, server: ObjectServer, bucket: str) -> None:
