@@ -79,6 +79,31 @@ def test_an_error_at_the_start_ends_with_an_exit_code_and_a_log_line(
     assert '"level": "error"' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "is_logged"), [("socket.gaierror(-3, 'again')", False), ("OSError(5, 'bad')", True)]
+)
+def test_what_a_look_up_ends_with_that_nobody_waits_for_is_no_error(
+    error: str, is_logged: bool
+) -> None:
+    script = f"""
+        import asyncio, gc, socket, sys
+        from netmail_common.config import LogConfig
+        from netmail_common.lifecycle import run_agent
+        from netmail_common.logging import configure_logging
+        configure_logging(LogConfig(format="json"), service="x", instance="y")
+        async def main(lifecycle):
+            asyncio.get_running_loop().create_future().set_exception({error})
+            gc.collect()
+        sys.exit(run_agent(main))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert ('"level": "error"' in done.stderr) == is_logged
+    assert ("never retrieved" in done.stderr) == is_logged
+
+
 def test_an_agent_may_open_as_many_files_as_the_system_lets_it() -> None:
     script = """
         import resource, sys

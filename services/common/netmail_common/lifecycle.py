@@ -5,7 +5,9 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvloop
 
@@ -105,6 +107,18 @@ def _allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _take_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what nobody waited for, as asyncio does, but for look-ups of names.
+
+    uvloop cannot cancel one: whoever gave it up was told, and what it ends with is nobody's.
+    """
+    error = context.get("exception")
+    if isinstance(error, socket.gaierror):
+        log.debug("look-up of a name failed after it was given up", error=str(error))
+    else:
+        loop.default_exception_handler(context)
+
+
 def run_agent(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
     """Runs MAIN under uvloop until it returns; the exit code of the process.
 
@@ -116,6 +130,7 @@ def run_agent(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
         lifecycle = Lifecycle()
         loop = asyncio.get_running_loop()
         lifecycle.attach(loop)
+        loop.set_exception_handler(_take_error)
         try:
             await main(lifecycle)
         except ConfigError as error:
