@@ -251,15 +251,28 @@ async def test_a_replica_obeys_what_the_connection_manager_has_learnt(
         await channel.close()
 
 
-async def test_what_cannot_be_learnt_is_a_line_and_a_metric(
-    cluster: RecordedCluster, certificates: Path
+@pytest.mark.parametrize(
+    ("own", "is_open"),
+    [("203.0.113.200", 1), ("10.9.8.7", 0), ("192.0.2.200", 1)],
+    ids=["our own would grant", "a private one does not", "a node's says nothing of pods"],
+)
+async def test_what_cannot_be_learnt_is_a_line_and_a_metric_where_it_may_grant(
+    cluster: RecordedCluster,
+    certificates: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: str,
+    is_open: int,
 ) -> None:
+    ours = frozenset({ip_address(own)})
+    monkeypatch.setattr("netmail_connmgr.app.addresses.own_addresses", lambda: ours)
     cluster.put("nodes", node("a", "192.0.2.200"))
-    config = parse_config(manager_config(certificates, learn_cluster_networks=True))
+    config = parse_config(
+        manager_config(certificates, learn_cluster_networks=True, private_ranges_shared=True)
+    )
     with structlog.testing.capture_logs() as lines:
         async with connection_manager(config, "cm1"):
             unknown = {kind: _value(metrics.CLUSTER_UNKNOWN, kind) for kind in Kind}
-            assert unknown == {Kind.NODES: 0, Kind.PODS: 1, Kind.SERVICES: 0}
+            assert unknown == {Kind.NODES: 0, Kind.PODS: is_open, Kind.SERVICES: 0}
             assert _value(metrics.CLUSTER_NETWORKS, Kind.NODES) == 1
     (line,) = [one for one in lines if one["event"] == "addresses of the cluster are not known"]
     assert (line["kind"], line["reason"]) == ("pods", "no podCIDR at a")
@@ -271,7 +284,8 @@ async def test_in_a_cluster_that_nobody_asks_it_says_so(
     monkeypatch.setenv("NETMAIL_KUBERNETES", "1")
     with structlog.testing.capture_logs() as lines:
         async with connection_manager(parse_config(manager_config(certificates)), "cm1"):
-            assert all(_value(metrics.CLUSTER_UNKNOWN, kind) == 1 for kind in Kind)
+            assert _value(metrics.CLUSTER_UNKNOWN, Kind.NODES) == 1
+            assert _value(metrics.CLUSTER_UNKNOWN, Kind.SERVICES) == 1
     assert any("not learnt" in one["event"] for one in lines)
 
 

@@ -70,7 +70,7 @@ CLUSTER_NETWORKS = gauge(
 )
 CLUSTER_UNKNOWN = gauge(
     "connmgr_cluster_networks_unknown",
-    "1: not all addresses of the cluster's nodes, pods, Services are known, so that one may grant",
+    "1: addresses of the cluster's nodes, pods or Services are not known, and one may grant",
     ["kind"],
 )
 

@@ -74,6 +74,8 @@ class SharedAddresses:
                 cluster_networks=self._rules.cluster_networks,
             )
         )
+        if self._cluster.learnt:
+            self._report()
 
     def learn_own(self, addresses: frozenset[Address]) -> None:
         """Takes the addresses of this machine or pod; an empty set says nothing."""
@@ -101,7 +103,7 @@ class SharedAddresses:
     def not_learnt(self) -> None:
         """Says that nobody asks the cluster, which we are in."""
         for kind in Kind:
-            metrics.CLUSTER_UNKNOWN.labels(kind.value).set(1)
+            metrics.CLUSTER_UNKNOWN.labels(kind.value).set(self._may_grant(kind))
         log.warning(
             "addresses of nodes, pods and Services are not learnt",
             do="set learn_cluster_networks, or name them in shared_networks",
@@ -131,9 +133,23 @@ class SharedAddresses:
         for kind in Kind:
             learnt = self.cluster.of(kind)
             metrics.CLUSTER_NETWORKS.labels(kind.value).set(len(learnt.networks))
-            metrics.CLUSTER_UNKNOWN.labels(kind.value).set(bool(learnt.unknown))
+            is_open = bool(learnt.unknown) and self._may_grant(kind)
+            metrics.CLUSTER_UNKNOWN.labels(kind.value).set(is_open)
             if kind in self._cluster.learnt:
                 self._say(kind, learnt.unknown)
+
+    def _may_grant(self, kind: Kind) -> bool:
+        """Whether an address of this kind that is not known may let somebody relay.
+
+        Network plug-ins with ranges of their own are common. A pod's address is like ours, which
+        is as good as known where it would not grant: nearly always, since it is a private one.
+        """
+        nodes = self._cluster.of(Kind.NODES).networks
+        own = [a for a in self._rules.own_addresses if not any(a in node for node in nodes)]
+        if kind is not Kind.PODS or not own:
+            return True
+        of_others = NetworkMap(replace(self._rules, own_addresses=frozenset()))
+        return any(of_others.locate(address).grants for address in own)
 
     def _say(self, kind: Kind, unknown: str) -> None:
         """Says once what cannot be learnt, and again when it is for another reason."""
