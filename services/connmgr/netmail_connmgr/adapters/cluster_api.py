@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from netmail_common.kubernetes_api import NoCluster, kubernetes_client
+from netmail_common.kubernetes_api import NoCluster, kubernetes_client, lister
 from netmail_common.logging import get_logger
 
 from netmail_connmgr.domain.cluster_networks import (
@@ -105,21 +105,19 @@ def _follow_nodes(tell: _Tell, stop: threading.Event) -> None:
         nodes, pods = nodes_and_pods(objects.values())
         return {Kind.NODES: nodes, Kind.PODS: pods}
 
-    _follow("nodes", lambda client: client.CoreV1Api().list_node, read, tell, stop)
+    _follow("nodes", "/api/v1/nodes", read, tell, stop)
 
 
 def _follow_services(tell: _Tell, stop: threading.Event) -> None:
     def read(objects: _Objects) -> Mapping[Kind, Learnt]:
         return {Kind.SERVICES: services(objects.values())}
 
-    _follow(
-        "servicecidrs", lambda client: client.NetworkingV1Api().list_service_cidr, read, tell, stop
-    )
+    _follow("servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", read, tell, stop)
 
 
 def _follow(
     what: str,
-    method: Callable[[Any], Callable[..., Any]],
+    path: str,
     read: Callable[[_Objects], Mapping[Kind, Learnt]],
     tell: _Tell,
     stop: threading.Event,
@@ -127,7 +125,7 @@ def _follow(
     """Lists, watches, and begins again, until STOP is set."""
     kinds = tuple(read({}))
     try:
-        call = method(client := kubernetes_client())
+        call = lister(client := kubernetes_client(), path)
     except NoCluster as error:
         tell(dict.fromkeys(kinds, Learnt(unknown=str(error))))
         return
@@ -153,12 +151,11 @@ def _states(call: Callable[..., Any], stop: threading.Event) -> Iterator[_Object
     yield objects
     while not stop.is_set():
         stream = call(
-            watch=True,
-            allow_watch_bookmarks=True,
-            resource_version=version,
-            timeout_seconds=_WATCH,
-            _preload_content=False,
-            _request_timeout=(_CONNECT, _WATCH + _LATE),
+            watch="true",
+            allowWatchBookmarks="true",
+            resourceVersion=version,
+            timeoutSeconds=_WATCH,
+            timeout=(_CONNECT, _WATCH + _LATE),
         )
         try:
             for line in stream:
@@ -175,18 +172,12 @@ def _states(call: Callable[..., Any], stop: threading.Event) -> Iterator[_Object
 def _list(call: Callable[..., Any]) -> tuple[_Objects, str]:
     """All objects by name, and the version that they are of."""
     objects: _Objects = {}
-    following = None
+    following: dict[str, str] = {}
     while True:
-        response = call(
-            limit=_PAGE,
-            _continue=following,
-            _preload_content=False,
-            _request_timeout=(_CONNECT, _LATE),
-        )
-        page = json.loads(response.data)
+        page = json.loads(call(limit=_PAGE, timeout=(_CONNECT, _LATE), **following).data)
         objects.update((_identity(one)[0], _essence(one)) for one in page["items"])
-        following = page["metadata"].get("continue")
-        if not following:
+        following = {"continue": page["metadata"].get("continue", "")}
+        if not following["continue"]:
             return objects, page["metadata"]["resourceVersion"]
 
 
