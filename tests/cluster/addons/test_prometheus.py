@@ -26,6 +26,7 @@ from tests.cluster.conftest import values_for
 from tests.cluster.support import Cluster, Outside, Release, Sink, SteadyLoad
 from tests.cluster.support.patience import patience
 from tests.cluster.support.release import merged, release
+from tests.cluster.support.stages import forget_logins
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * TIMEOUT)]
 
@@ -204,6 +205,7 @@ def test_silent_dns_lists_a_rate_and_garbage(
         dnsbl={"zones": [{"zone": "bl.example.com"}], "timeout": 1.0},
         rates={"overrides": [few]},
     )
+    forget_logins(watched)  # nobody asks about clients who are known
     with causes.again_and_again(lambda: causes.ask_to_relay(watched, hosts[3])):
         diary.wait_for("pending", "NetmailDnsListsSilent")
     file.change_manager(dnsbl=None, dns_servers=None)
