@@ -26,7 +26,6 @@ from tests.cluster.conftest import values_for
 from tests.cluster.support import Cluster, Outside, Release, Sink, SteadyLoad
 from tests.cluster.support.patience import patience
 from tests.cluster.support.release import merged, release
-from tests.cluster.support.stages import forget_logins
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * TIMEOUT)]
 
@@ -196,7 +195,7 @@ def test_no_nmap_agent(watched: Release, diary: Diary, hosts: Sequence[Outside])
 
 
 def test_silent_dns_lists_a_rate_and_garbage(
-    watched: Release, diary: Diary, hosts: Sequence[Outside]
+    watched: Release, diary: Diary, sink: Sink, hosts: Sequence[Outside]
 ) -> None:
     file = causes.ConfigurationFile(watched)
     few = {"context": "users", "user": "bob", "after_auth": {"recipients": 2}}
@@ -205,8 +204,8 @@ def test_silent_dns_lists_a_rate_and_garbage(
         dnsbl={"zones": [{"zone": "bl.example.com"}], "timeout": 1.0},
         rates={"overrides": [few]},
     )
-    forget_logins(watched)  # nobody asks about clients who are known
-    with causes.again_and_again(lambda: causes.ask_to_relay(watched, hosts[3])):
+    unknown = sink.host  # nobody asks about clients who have logged in
+    with causes.again_and_again(lambda: causes.ask_to_relay(watched, unknown)):
         diary.wait_for("pending", "NetmailDnsListsSilent")
     file.change_manager(dnsbl=None, dns_servers=None)
     causes.exceed_a_rate(watched, hosts[0], 5)
