@@ -35,6 +35,23 @@ def agent(folder: Path, drain: float = 0.0) -> list[str]:
     return [sys.executable, "-c", AGENT, str(folder), str(drain)]
 
 
+def logging_agent(statement: str) -> "subprocess.CompletedProcess[str]":
+    """An agent that logs, and whose main function is STATEMENT; how it ended."""
+    script = f"""
+        import asyncio, gc, socket, sys
+        from netmail_common.config import ConfigError, LogConfig
+        from netmail_common.lifecycle import run_agent
+        from netmail_common.logging import configure_logging
+        configure_logging(LogConfig(format="json"), service="x", instance="y")
+        async def main(lifecycle):
+            {statement}
+        sys.exit(run_agent(main))
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+
+
 def files(folder: Path, kind: str) -> set[int]:
     return {int(path.stem) for path in folder.glob(f"*.{kind}")}
 
@@ -62,19 +79,7 @@ def test_a_signal_drains_and_more_signals_change_nothing(tmp_path: Path, number:
 def test_an_error_at_the_start_ends_with_an_exit_code_and_a_log_line(
     statement: str, code: int
 ) -> None:
-    script = f"""
-        import sys
-        from netmail_common.config import ConfigError, LogConfig
-        from netmail_common.lifecycle import run_agent
-        from netmail_common.logging import configure_logging
-        configure_logging(LogConfig(format="json"), service="x", instance="y")
-        async def main(lifecycle):
-            {statement}
-        sys.exit(run_agent(main))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
-    )
+    done = logging_agent(statement)
     assert done.returncode == code
     assert '"level": "error"' in done.stderr
 
@@ -85,19 +90,8 @@ def test_an_error_at_the_start_ends_with_an_exit_code_and_a_log_line(
 def test_what_a_look_up_ends_with_that_nobody_waits_for_is_no_error(
     error: str, is_logged: bool
 ) -> None:
-    script = f"""
-        import asyncio, gc, socket, sys
-        from netmail_common.config import LogConfig
-        from netmail_common.lifecycle import run_agent
-        from netmail_common.logging import configure_logging
-        configure_logging(LogConfig(format="json"), service="x", instance="y")
-        async def main(lifecycle):
-            asyncio.get_running_loop().create_future().set_exception({error})
-            gc.collect()
-        sys.exit(run_agent(main))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    done = logging_agent(
+        f"asyncio.get_running_loop().create_future().set_exception({error}); gc.collect()"
     )
     assert done.returncode == 0
     assert ('"level": "error"' in done.stderr) == is_logged

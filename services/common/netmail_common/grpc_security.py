@@ -37,7 +37,7 @@ def agent_identity(installation: Installation, role: Role) -> AgentIdentity:
 
 def _require_bootstrap(installation: Installation) -> None:
     agents = (*installation.connection_managers, *(s.nmap for s in installation.messaging_servers))
-    wanted = [agent.target for agent in agents if agent.target.startswith("xds:")]
+    wanted = [agent.target for agent in agents if agent.target.startswith(_XDS)]
     if wanted and not any(os.environ.get(name) for name in _XDS_BOOTSTRAP):
         raise ConfigError(f"{wanted[0]} needs gRPC's bootstrap file: set {_XDS_BOOTSTRAP[0]}")
 
@@ -76,8 +76,9 @@ def authority_options(target: str) -> Sequence[Option]:
 
     xDS looks up the routes of that name (gRFC A27). gRPC compares it without its port.
     """
-    _, is_xds, name = target.partition(_XDS)
-    return [("grpc.default_authority", parse_host_port(name).host)] if is_xds else []
+    if not target.startswith(_XDS):
+        return []
+    return [("grpc.default_authority", parse_host_port(target.removeprefix(_XDS)).host)]
 
 
 class _MutualTls:

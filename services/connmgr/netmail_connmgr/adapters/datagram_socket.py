@@ -8,8 +8,7 @@ piece, which it cuts up again (UDP_SEGMENT): a fifth of the time of sendto (docs
 import asyncio
 import socket
 import struct
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from netmail_common.config._base import parse_host_port
 from netmail_common.listening import bind_socket
@@ -87,15 +86,14 @@ class DatagramSocket:
 
         Those of one size to one target stay in their order.
         """
-        to: defaultdict[tuple[str, int], list[bytes]] = defaultdict(list)
+        trains: dict[tuple[int, tuple[str, int]], list[bytes]] = {}
         for data, target in datagrams:
-            to[target].append(data)
+            trains.setdefault((len(data), target), []).append(data)
         lost = 0
-        for target, replies in to.items():
-            for size, train in _by_size(replies):
-                most = min(_MAX_SEGMENTS, _MAX_TRAIN // size) if size and self._segments else 1
-                for start in range(0, len(train), most):
-                    lost += self._send_train(train[start : start + most], size, target)
+        for (size, target), train in trains.items():
+            most = min(_MAX_SEGMENTS, _MAX_TRAIN // size) if size and self._segments else 1
+            for start in range(0, len(train), most):
+                lost += self._send_train(train[start : start + most], size, target)
         return lost
 
     def _send_train(self, train: list[bytes], size: int, target: tuple[str, int]) -> int:
@@ -136,14 +134,6 @@ class DatagramSocket:
             pass
         if batch:
             self._received(self, batch)
-
-
-def _by_size(datagrams: list[bytes]) -> Iterable[tuple[int, list[bytes]]]:
-    """What is of one size, nearly always all."""
-    sizes = set(map(len, datagrams))
-    if len(sizes) == 1:
-        return [(sizes.pop(), datagrams)]
-    return [(size, [one for one in datagrams if len(one) == size]) for size in sorted(sizes)]
 
 
 def _knows_segments(bound: socket.socket) -> bool:

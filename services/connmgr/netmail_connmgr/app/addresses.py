@@ -144,9 +144,11 @@ class SharedAddresses:
         Network plug-ins with ranges of their own are common. A pod's address is like ours, which
         is as good as known where it would not grant: nearly always, since it is a private one.
         """
+        if kind is not Kind.PODS:
+            return True
         nodes = self._cluster.of(Kind.NODES).networks
         own = [a for a in self._rules.own_addresses if not any(a in node for node in nodes)]
-        if kind is not Kind.PODS or not own:
+        if not own:
             return True
         of_others = NetworkMap(replace(self._rules, own_addresses=frozenset()))
         return any(of_others.locate(address).grants for address in own)
