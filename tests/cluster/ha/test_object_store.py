@@ -10,6 +10,7 @@ import smtplib
 import pytest
 
 from tests.cluster.ha.faults import Scene
+from tests.cluster.support import USERS
 from tests.cluster.support.doors import Doors
 from tests.cluster.support.load import REMOTE
 from tests.cluster.support.outside import Outside
@@ -61,7 +62,7 @@ def send(scene: Scene, subject: str, lines: int, to: str) -> str:
     """Submits a message as alice; its body."""
     body = "".join(f"{secrets.token_hex(37)}\r\n" for _ in range(lines))
     with scene.hosts[0].smtp(scene.release.address("smtp"), 587, starttls=True) as client:
-        client.login("alice", "wonderland")
+        client.login("alice", USERS["alice"])
         client.sendmail(
             f"alice@{DOMAIN}",
             [to],
