@@ -16,6 +16,8 @@ from netmail_common.networks import AddressRules, NetworkMap, Standing
 from netmail_common.roles import Role
 from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.cluster_api import ClusterApi
+from netmail_connmgr.adapters.memory_store import MemoryStore
+from netmail_connmgr.app.addresses import SharedAddresses
 from netmail_connmgr.app.manager import connection_manager
 from netmail_connmgr.domain.cluster_networks import (
     ClusterNetworks,
@@ -24,6 +26,7 @@ from netmail_connmgr.domain.cluster_networks import (
     nodes_and_pods,
     services,
 )
+from netmail_connmgr.domain.table import TableLimits
 
 from tests.connmgr.conftest import IdentityFor, check, login
 from tests.connmgr.one_manager import client_of, manager_config
@@ -287,6 +290,23 @@ async def test_in_a_cluster_that_nobody_asks_it_says_so(
             assert _value(metrics.CLUSTER_UNKNOWN, Kind.NODES) == 1
             assert _value(metrics.CLUSTER_UNKNOWN, Kind.SERVICES) == 1
     assert any("not learnt" in one["event"] for one in lines)
+
+
+async def test_what_is_not_known_follows_the_rules_and_matters_in_a_cluster_only() -> None:
+    def unknown() -> dict[Kind, float]:
+        return {kind: _value(metrics.CLUSTER_UNKNOWN, kind) for kind in Kind}
+
+    for kind in Kind:
+        metrics.CLUSTER_UNKNOWN.labels(kind.value).set(0)
+    rules = AddressRules(own_addresses=frozenset({ip_address("192.0.2.7")}))
+    shared = SharedAddresses(rules, lambda _: None, MemoryStore(TableLimits()))
+    shared.learn_own(frozenset({POD}))
+    assert set(unknown().values()) == {0}
+    shared.not_learnt()
+    assert set(unknown().values()) == {1}
+    shared.configure(AddressRules(shared_networks=(ip_network("203.0.113.0/24"),)))
+    assert unknown() == {Kind.NODES: 1, Kind.PODS: 0, Kind.SERVICES: 1}
+    await shared.close()
 
 
 async def test_nobody_in_the_cluster_is_trusted_by_his_address(

@@ -50,6 +50,7 @@ class SharedAddresses:
         self._use = use
         self._store = store
         self._cluster = ClusterNetworks()
+        self._in_cluster = False
         self._retired = RetiredNetworks(store.login_lifetime)
         self._said: dict[Kind, str] = {}
         self._sweeping: asyncio.Task[None] | None = None
@@ -74,8 +75,7 @@ class SharedAddresses:
                 cluster_networks=self._rules.cluster_networks,
             )
         )
-        if self._cluster.learnt:
-            self._report()
+        self._report()
 
     def learn_own(self, addresses: frozenset[Address]) -> None:
         """Takes the addresses of this machine or pod; an empty set says nothing."""
@@ -91,6 +91,7 @@ class SharedAddresses:
             self._retired.change(known.networks, self._store.now())
             asyncio.get_running_loop().call_later(self._retired.keep + 1, self.open_again)
         self._cluster = known
+        self._in_cluster = True
         self._report()
         self.open_again()
 
@@ -102,8 +103,8 @@ class SharedAddresses:
 
     def not_learnt(self) -> None:
         """Says that nobody asks the cluster, which we are in."""
-        for kind in Kind:
-            metrics.CLUSTER_UNKNOWN.labels(kind.value).set(self._may_grant(kind))
+        self._in_cluster = True
+        self._report()
         log.warning(
             "addresses of nodes, pods and Services are not learnt",
             do="set learn_cluster_networks, or name them in shared_networks",
@@ -130,6 +131,9 @@ class SharedAddresses:
             await forget_shared_logins(self._store, NetworkMap(self._rules))
 
     def _report(self) -> None:
+        """Says what is not known of the cluster, if we are in one."""
+        if not self._in_cluster:
+            return
         for kind in Kind:
             learnt = self.cluster.of(kind)
             metrics.CLUSTER_NETWORKS.labels(kind.value).set(len(learnt.networks))
