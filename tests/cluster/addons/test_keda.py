@@ -27,6 +27,8 @@ _CONNECTIONS_A_POD = 5
 _MESSAGES = 60
 _CUT = (OSError, imaplib.IMAP4.error, smtplib.SMTPException)
 Client = imaplib.IMAP4 | smtplib.SMTP
+_PATIENCE = 10.0
+"""Seconds for an answer."""
 _UP, _DOWN = 300, 420
 """Seconds at most, on a quiet machine; most clusters wait 300 before they scale down."""
 
@@ -179,21 +181,19 @@ class Held:
             self.again += 1
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends it without a word: whoever is cut off waits long for an answer to one."""
         if isinstance(self._client, smtplib.SMTP):
             self._client.close()
         else:
-            with suppress(*_CUT):
-                self._client.logout()
             with suppress(OSError):
                 self._client.shutdown()
 
 
 def _imap(host: Outside, address: str) -> Client:
-    client = host.imap(address)
+    client = host.imap(address, timeout=_PATIENCE)
     client.login("alice", USERS["alice"])
     return client
 
 
 def _smtp(host: Outside, address: str) -> Client:
-    return host.smtp(address)
+    return host.smtp(address, timeout=_PATIENCE)
