@@ -132,7 +132,7 @@ def haproxy(cluster: Cluster, proxied: Release, tmp_path: Path) -> Iterator[Door
     path.write_text(config, encoding="utf-8")
     process = host.start("haproxy", "-db", "-f", str(path))
     try:
-        eventually(lambda: _listens(host, front))
+        eventually(lambda: host.reaches(*front.imaps))
         yield front
     finally:
         process.kill()
@@ -148,14 +148,6 @@ def _first_words(host: Outside, door: Door, header: bytes) -> bytes:
         connection.settimeout(20)
         return connection.recv(1000)
     return b""
-
-
-def _listens(host: Outside, doors: Doors) -> bool:
-    try:
-        host.connect(*doors.imaps).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_through_haproxy_with_proxy_protocol_the_six_stages_work(

@@ -4,7 +4,6 @@ PostgreSQL, primary and synchronous standby under Patroni; Redis, primary and re
 Sentinels.
 """
 
-import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -55,10 +54,7 @@ class Stores:
     def start(self) -> None:
         """Brings them up, with the Secrets that values-ha.yaml names. Raises: CommandFailed."""
         for name, data in _SECRETS.items():
-            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
-            self.release.kubectl(
-                "apply", "-f", "-", stdin=json.dumps({**secret, "stringData": data})
-            )
+            self.release.make_secret(name, data)
         self.release.kubectl("apply", "-f", str(_FOLDER / "stores.yaml"))
         self.wait_until_whole()
 

@@ -3,7 +3,6 @@
 The last of this folder: a store that has bodies there is not opened without it again.
 """
 
-import json
 import secrets
 import smtplib
 
@@ -28,13 +27,8 @@ _LINES = 20_000
 
 def keep_bodies_there(scene: Scene, server: ObjectServer, bucket: str) -> None:
     """Gives the installation an object store."""
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": _SECRET},
-        "stringData": {"access-key": ACCESS_KEY, "secret-key": server.secret_key},
-    }
-    scene.release.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
+    keys = {"access-key": ACCESS_KEY, "secret-key": server.secret_key}
+    scene.release.make_secret(_SECRET, keys)
     objects = {
         "url": f"s3://{bucket}/mail",
         "endpoint": server.endpoint,
@@ -47,15 +41,9 @@ def keep_bodies_there(scene: Scene, server: ObjectServer, bucket: str) -> None:
 
 def place_of(host: Outside) -> Place:
     """A host outside as the place of a server."""
-
-    def answers(port: int) -> bool:
-        try:
-            host.connect(host.address, port, 1).close()
-        except OSError:
-            return False
-        return True
-
-    return Place(host.address, host.place.command([]), answers)
+    return Place(
+        host.address, host.place.command([]), lambda port: host.reaches(host.address, port, 1)
+    )
 
 
 def send(scene: Scene, subject: str, lines: int, to: str) -> str:

@@ -122,6 +122,14 @@ class Outside:
                 return made
         return self.place.within(lambda: connected(timeout))
 
+    def reaches(self, host: str, port: int, timeout: float = 30) -> bool:
+        """Whether somebody takes a connection from here."""
+        try:
+            self.connect(host, port, timeout).close()
+        except OSError:
+            return False
+        return True
+
     def listen(self, port: int) -> socket.socket:
         """A listening socket on this host's address."""
         return self.place.within(lambda: socket.create_server((self.address, port), backlog=256))

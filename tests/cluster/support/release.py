@@ -110,6 +110,11 @@ class Release:
         """kubectl in this namespace. Raises: CommandFailed."""
         return self.cluster.kubectl("-n", self.namespace, *argv, stdin=stdin, timeout=timeout)
 
+    def make_secret(self, name: str, data: Mapping[str, str]) -> None:
+        """A Secret of this namespace, made or changed. Raises: CommandFailed."""
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({**secret, "stringData": data}))
+
     def get(self, *argv: str) -> Any:
         """`kubectl get ... -o json` in this namespace. Raises: CommandFailed."""
         return self.cluster.get("-n", self.namespace, *argv)
