@@ -223,3 +223,23 @@ def no_leave_to_learn_addresses(release: Release) -> Iterator[None]:
         meta = binding["metadata"]
         kept = {key: meta[key] for key in ("name", "labels", "annotations") if key in meta}
         release.cluster.apply({**binding, "metadata": kept})
+
+
+@contextmanager
+def slow_disk(release: Release, component: str, writes: int) -> Iterator[None]:
+    """A component's disk takes so many writes a second, by its control group (cgroup v1)."""
+
+    def limit(a_second: int) -> None:
+        for pod in release.get("pods", "-l", release.selector(component))["items"]:
+            found = f"$(find /sys/fs/cgroup/blkio -type d -name pod{pod['metadata']['uid']})"
+            line = f"$(stat --format %Hd:%Ld /) {a_second}"
+            release.cluster.do(
+                *("node", "exec", pod["spec"]["nodeName"].removeprefix("node"), "sh", "-ec"),
+                f'echo "{line}" > {found}/blkio.throttle.write_iops_device',
+            )
+
+    limit(writes)
+    try:
+        yield
+    finally:
+        limit(0)

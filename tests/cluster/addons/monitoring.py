@@ -5,11 +5,12 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from tests.cluster.support import Cluster, CommandFailed, Release
+from tests.cluster.support.patience import patience
 from tests.support.waiting import eventually
 
 CHARTS = ("connmgr", "nmap", "smtp", "pop-imap")
@@ -24,6 +25,8 @@ AGENTS = ("connmgr", "deliver", "nmap", "pop-imap", "smtp")
 _SERVICE = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1"
 """Where the charts expect it, `http://prometheus.monitoring.svc:9090`, through the API server."""
 _POLL = 2
+_HURRY = 60
+"""Seconds that no alert's `for:` is longer than, once they were hurried."""
 _GAP = 30.0
 """Seconds between two samples from which an alert has fired anew; rules are asked every 5."""
 
@@ -78,12 +81,11 @@ class Prometheus:
                 )
         return found
 
-    def wait_for_alerts(self, names: Iterable[str], state: str, within: float) -> None:
-        """Waits until all of them are in a state; who fires has been pending."""
-        wanted = set(names)
+    def wait_until_firing(self, names: Iterable[str], within: float) -> None:
+        """Waits until all of them do."""
         deadline = time.monotonic() + within
-        while missing := {n for n in wanted if self.alerts().get(n) not in {state, "firing"}}:
-            assert time.monotonic() < deadline, f"not {state}: {missing}; {self.alerts()}"
+        while missing := {name for name in names if self.alerts().get(name) != "firing"}:
+            assert time.monotonic() < deadline, f"not firing: {missing}; {self.alerts()}"
             time.sleep(_POLL)
 
     def wait_for_silence(self, within: float) -> None:
@@ -118,6 +120,53 @@ def watching(release: Release) -> Prometheus:
     eventually(lambda: prometheus.scraped() == set(AGENTS), 180)
     eventually(lambda: len(prometheus.rules()) == len(alert_names(release)), 120)
     return prometheus
+
+
+def hurried(release: Release, prometheus: Prometheus) -> None:
+    """Lets no alert of the release wait longer than a minute before it fires.
+
+    How long each waits is a matter of its rule, which promtool tries over time (tests/helm).
+    """
+    for one in release.get("prometheusrules")["items"]:
+        groups = one["spec"]["groups"]
+        for rule in (rule for group in groups for rule in group["rules"]):
+            if "for" in rule:
+                rule["for"] = f"{_HURRY}s"
+        release.kubectl(
+            "patch", "prometheusrule", one["metadata"]["name"], "--type=merge",
+            "-p", json.dumps({"spec": {"groups": groups}}),
+        )  # fmt: skip
+    eventually(lambda: all(r["duration"] <= _HURRY for r in prometheus.rules().values()), 180)
+
+
+@dataclass(slots=True)
+class Diary:
+    """Which alerts' causes were made, and when they were seen to fire."""
+
+    prometheus: Prometheus
+    began: float = field(default_factory=time.monotonic)
+    made: dict[str, int] = field(default_factory=dict)
+
+    def wait_for(self, *names: str, within: float = 240) -> None:
+        """Waits until these alerts fire."""
+        self.prometheus.wait_until_firing(names, within * patience())
+        now = round(self.age())
+        self.made.update(dict.fromkeys(names, now))
+        print(f"\n{now} s: {self.prometheus.alerts()}")
+
+    def age(self) -> float:
+        """Seconds since the first cause."""
+        return time.monotonic() - self.began
+
+    def fired(self) -> dict[str, list[int]]:
+        """By name how often each alert of it has fired."""
+        history = self.prometheus.history(self.age())
+        fired = {name: came["firing"] for name, came in history.items() if "firing" in came}
+        print(
+            f"\nseconds until each was seen: {self.made}\nfired: {fired}"
+            f"\nonly pending: {sorted(set(history) - set(fired))}"
+        )
+        return fired
 
 
 def alert_names(release: Release) -> set[str]:
