@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,6 +23,7 @@ from tests.cluster.support.stages import pop3_login
 UDP_PORT = 689
 AUDIT = "/var/lib/netmail/audit"
 _CONFIG = "netmail.yaml"
+_HUNG_WATCHERS = (Path(__file__).parent / "hung_watchers.py").read_text(encoding="utf-8")
 _TROUBLES = (OSError, EOFError, smtplib.SMTPException, imaplib.IMAP4.error, poplib.error_proto)
 
 
@@ -74,6 +76,16 @@ def again_and_again(*works: Callable[[], object], pause: float = 1.0) -> Iterato
 def log_in(release: Release, host: Outside, user: str = "alice") -> None:
     """In and out by POP3."""
     pop3_login(host, (release.address("pop-imap"), 995), user)
+
+
+def hang_watchers(release: Release, watchers: int, thousands: int) -> list[str]:
+    """As agents that stop to read while logins come in crowds; how their streams ended."""
+    said = release.kubectl(
+        "exec", "-i", release.workload("pop-imap"), "-c", "pop-imap", "--",
+        *("python3", "-", str(watchers), str(thousands)), stdin=_HUNG_WATCHERS,
+    )  # fmt: skip
+    ends: list[str] = json.loads(said)
+    return ends
 
 
 def submission(release: Release, host: Outside, user: str = "alice") -> smtplib.SMTP:
