@@ -243,11 +243,11 @@ def slow_disk(release: Release, component: str, writes: int) -> Iterator[None]:
 
     def limit(a_second: int) -> None:
         for pod in release.get("pods", "-l", release.selector(component))["items"]:
-            found = f"$(find /sys/fs/cgroup/blkio -type d -name pod{pod['metadata']['uid']})"
-            line = f"$(stat --format %Hd:%Ld /) {a_second}"
+            file = f"*/pod{pod['metadata']['uid']}/*/blkio.throttle.write_iops_device"
             release.cluster.do(
                 *("node", "exec", pod["spec"]["nodeName"].removeprefix("node"), "sh", "-ec"),
-                f'echo "{line}" > {found}/blkio.throttle.write_iops_device',
+                f"for file in $(find /sys/fs/cgroup/blkio -path '{file}'); do"
+                f' echo "$(stat --format %Hd:%Ld /) {a_second}" > $file; done',
             )
 
     limit(writes)

@@ -141,31 +141,38 @@ def hurried(release: Release, prometheus: Prometheus) -> None:
 
 @dataclass(slots=True)
 class Diary:
-    """Which alerts' causes were made, and when they were seen to fire."""
+    """Which alerts' causes were made, how often, and when they were seen to fire."""
 
     prometheus: Prometheus
     began: float = field(default_factory=time.monotonic)
-    made: dict[str, int] = field(default_factory=dict)
+    made: dict[str, list[int]] = field(default_factory=dict)
 
     def wait_for(self, *names: str, within: float = 240) -> None:
         """Waits until these alerts fire."""
         self.prometheus.wait_until_firing(names, within * patience())
         now = round(self.age())
-        self.made.update(dict.fromkeys(names, now))
+        for name in names:
+            self.made.setdefault(name, []).append(now)
         print(f"\n{now} s: {self.prometheus.alerts()}")
 
     def age(self) -> float:
         """Seconds since the first cause."""
         return time.monotonic() - self.began
 
-    def fired(self) -> dict[str, list[int]]:
-        """By name how often each alert of it has fired."""
+    def check(self) -> dict[str, list[int]]:
+        """By name how often each alert of it has fired; once for each cause that was made."""
         history = self.prometheus.history(self.age())
         fired = {name: came["firing"] for name, came in history.items() if "firing" in came}
         print(
             f"\nseconds until each was seen: {self.made}\nfired: {fired}"
             f"\nonly pending: {sorted(set(history) - set(fired))}"
         )
+        wrong = {
+            name: fired.get(name)
+            for name, times in self.made.items()
+            if set(fired.get(name, ())) != {len(times)}
+        }
+        assert not wrong, wrong
         return fired
 
 
