@@ -45,13 +45,6 @@ ELSEWHERE = {
     "NetmailRegistrationsDropped",
 }
 """Alerts that need a shared store."""
-SEVERAL = {
-    "NetmailConfigurationUnusable",
-    "NetmailRestartNeeded",
-    "NetmailReplicaStale",
-    "NetmailClusterAddressesUnknown",
-}
-"""Alerts of which each pod, or kind of address, has its own."""
 _FEW_LOGINS = 3
 _LONG_AGO = 900.0
 """NetmailQueueOld's."""
@@ -167,7 +160,9 @@ def test_a_small_table_of_logins_and_an_audit_log_that_cannot_be_written(
 ) -> None:
     logins = [partial(causes.log_in, watched, host) for host in hosts]
     with causes.audit_log_read_only(watched), causes.again_and_again(*logins):
-        diary.wait_for("NetmailLoginTableFull", "NetmailAuditEntriesLost")
+        diary.wait_for(
+            "NetmailLoginTableFull", "NetmailAuditEntriesLost", "NetmailRegistrationsWaiting"
+        )
 
 
 def test_no_nmap_agent(watched: Release, diary: Diary, hosts: Sequence[Outside]) -> None:
@@ -206,7 +201,7 @@ def test_passwords_are_guessed(watched: Release, diary: Diary, hosts: Sequence[O
     )
     causes.ConfigurationFile(watched).change_manager(guessing=patient)
     with causes.again_and_again(lambda: causes.guess(watched, hosts, 60, 150), pause=0):
-        diary.wait_for("NetmailPasswordHashingBusy", "NetmailLoginsUnavailable")
+        diary.wait_for("NetmailPasswordHashingBusy")
     with causes.again_and_again(lambda: causes.guess(watched, hosts, 8, 10), pause=0):
         diary.wait_for("NetmailPasswordGuessing", within=400)
 
@@ -233,11 +228,9 @@ def test_nobody_delivers_for_a_quarter_of_an_hour(watched: Release, diary: Diary
 
 
 def test_each_alert_fired_once_and_no_other_did(watched: Release, diary: Diary) -> None:
-    fired = diary.check()
-    assert set(fired) == set(diary.made)
+    # While many guess, some logins wait too long for their turn.
+    diary.check(consequences={"NetmailLoginsUnavailable"})
     assert set(diary.made) == alert_names(watched) - ELSEWHERE
-    several = {name: came for name, came in fired.items() if len(came) != 1}
-    assert set(several) <= SEVERAL, several
 
 
 def test_alerts_end_with_their_causes(watched: Release, prometheus: Prometheus) -> None:
