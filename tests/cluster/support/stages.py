@@ -109,6 +109,8 @@ def play(
     """
     doors = doors or Doors.of(release)
     forget_logins(release)
+    # A Connection Manager that has just started lets agents tell their logins first (settle_time).
+    eventually(lambda: not ask_to_relay(alice, doors.smtp, "alice").startswith("451"))
     for host, user in ((alice, "alice"), (bob, "bob"), (stranger, "alice")):
         refused_politely(ask_to_relay(host, doors.smtp, user))
     pop3_login(alice, doors.pop3s, "alice")
