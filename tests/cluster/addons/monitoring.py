@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -27,6 +27,13 @@ _SERVICE = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1"
 _POLL = 2
 _HURRY = 60
 """Seconds that no alert's `for:` is longer than, once they were hurried."""
+_SEVERAL = {
+    "NetmailConfigurationUnusable",
+    "NetmailRestartNeeded",
+    "NetmailReplicaStale",
+    "NetmailClusterAddressesUnknown",
+}
+"""Alerts of which each pod, or kind of address, has its own."""
 _GAP = 30.0
 """Seconds between two samples from which an alert has fired anew; rules are asked every 5."""
 
@@ -81,7 +88,7 @@ class Prometheus:
                 )
         return found
 
-    def wait_until_firing(self, names: Iterable[str], within: float) -> None:
+    def wait_until_firing(self, names: Collection[str], within: float) -> None:
         """Waits until all of them do."""
         deadline = time.monotonic() + within
         while missing := {name for name in names if self.alerts().get(name) != "firing"}:
@@ -160,10 +167,10 @@ class Diary:
         return time.monotonic() - self.began
 
     def check(self, consequences: Collection[str] = ()) -> None:
-        """Each alert has fired once for each time that its cause was made, and no other has.
+        """Each alert has fired once for each time that its cause was made; no other has come.
 
         Args:
-            consequences: alerts that may have fired once more, by what was made for others.
+            consequences: alerts that may have come once more, by what was made for others.
         """
         history = self.prometheus.history(self.age())
         fired = {name: came["firing"] for name, came in history.items() if "firing" in came}
@@ -171,6 +178,8 @@ class Diary:
             f"\nseconds until each was seen: {self.made}\nfired: {fired}"
             f"\nonly pending: {sorted(set(history) - set(fired))}"
         )
+        assert set(history) <= {*self.made, *consequences}
+        assert {name for name, came in fired.items() if len(came) > 1} <= _SEVERAL
         for name in {*self.made, *fired}:
             times = len(self.made.get(name, ()))
             allowed = {times, times + 1} if name in consequences else {times}

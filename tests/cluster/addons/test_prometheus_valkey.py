@@ -24,7 +24,7 @@ _STORE = "store"
 _PORT = 6379
 
 
-def _redis() -> list[dict[str, Any]]:
+def _redis(namespace_name: str) -> list[dict[str, Any]]:
     """A Redis that forgets when it ends, and its Service."""
     labels = {"app": _STORE}
     container = {
@@ -55,7 +55,7 @@ def _redis() -> list[dict[str, Any]]:
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": pod},
     }
-    meta = {"name": _STORE}
+    meta = {"name": _STORE, "namespace": namespace_name}
     return [
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
         {
@@ -95,8 +95,7 @@ def watched(
         release = Release(cluster, name)
         if not KEEP:
             build_image(cluster, Path(tmp_path_factory.mktemp("stores")))
-        cluster.apply(*({**one, "metadata": {**one["metadata"], "namespace": name}}
-                        for one in _redis()))  # fmt: skip
+        cluster.apply(*_redis(name))
         _scale_store(release, 1)
         release.install(values)
         yield release
