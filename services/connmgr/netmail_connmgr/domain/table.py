@@ -147,9 +147,11 @@ class LoginTable:
         verified = now - registration.age
         if self.marks.refuse(user, network, verified, registration.credential_epoch, now):
             return _REVOKED
-        expires = (now if registration.renewal else verified) + self.limits.login_lifetime
-        if expires <= now:
+        lifetime = self.limits.login_lifetime
+        left = lifetime if registration.renewal else lifetime - registration.age
+        if left <= 0:
             return _EXPIRED
+        expires = now + left
         granted = _GRANTS if network == place else _SHARED
         known = self._renewals.renewed(registration, verified, expires, now, self._records)
         if known is not None:
