@@ -57,6 +57,13 @@ def relay(running: RunningInstallation, source: str, sender: str, port: int = 25
         return f"{code} {text.decode()}"
 
 
+def is_refused_for_good(running: RunningInstallation, source: str) -> bool:
+    """Whether an address without a login is; otherwise it must be told to try again later."""
+    reply = relay(running, source, "alice@example.org")
+    assert reply.startswith(("451 4.", "550 5.7.1")), reply
+    return reply.startswith("550")
+
+
 def logins(running: RunningInstallation, address: str) -> list[dict[str, Any]]:
     """What `netmail login list` shows; waits for a Connection Manager that is just restarting."""
     eventually(lambda: running.netmail("login", "list", check=False).returncode != 69)
@@ -153,6 +160,8 @@ def test_after_a_crash_of_the_connection_manager_logins_are_there_again(
                     relay(running, source, sender).startswith("250")
                 )
             )
+    # Until the agents have told it of all logins (settle_time) nobody is told that there is none.
+    eventually(lambda: is_refused_for_good(running, "127.0.0.32"), pause=0.3)
 
 
 def test_a_login_while_the_connection_manager_is_away_succeeds_and_is_registered_later(
