@@ -1,4 +1,4 @@
-"""A decision that was made before is made anew when anything that it depends on has changed."""
+"""What was found out before is found out anew when anything that it depends on has changed."""
 
 from ipaddress import IPv4Network
 
@@ -19,7 +19,7 @@ from netmail_connmgr.domain.door import Candidate
 from netmail_connmgr.domain.front_desk import Enquiry
 from netmail_connmgr.domain.stall import StallGuard
 from netmail_connmgr.domain.store import RevokeOrder
-from netmail_connmgr.domain.table import TableLimits
+from netmail_connmgr.domain.table import Outcome, TableLimits
 
 from tests.connmgr.conftest import Clock
 
@@ -104,3 +104,31 @@ async def test_other_questions_and_other_rules(desk: LocalDesk) -> None:
     assert (await decided(desk)).decision is Decision.ALLOWED
     desk.networks = NetworkMap(AddressRules(shared_networks=(IPv4Network("192.0.2.0/24"),)))
     assert (await decided(desk)).reason is Reason.SHARED_NETWORK
+
+
+async def test_a_login_without_a_session_is_admitted_by_the_networks_of_today(
+    desk: LocalDesk,
+) -> None:
+    login = Candidate(ALICE, HOME, LoginProtocol.LEGACY_UDP)
+    shared = NetworkMap(AddressRules(shared_networks=(IPv4Network("192.0.2.0/24"),)))
+    outcomes = []
+    for networks in (desk.networks, shared, NetworkMap(AddressRules())):
+        desk.networks = networks
+        outcomes += [(await desk.register([login]))[0].outcome for _ in range(2)]
+    granted, not_granted = Outcome.REGISTERED, Outcome.SHARED_NETWORK
+    assert outcomes == [granted] * 2 + [not_granted] * 2 + [granted] * 2
+
+
+async def test_a_login_without_a_session_that_is_not_admitted_is_refused_each_time(
+    desk: LocalDesk,
+) -> None:
+    bad, good = (
+        Candidate(user, HOME, LoginProtocol.LEGACY_UDP) for user in (UserKey("a\nb", ""), ALICE)
+    )
+    for _ in range(2):
+        answers = await desk.register([bad, good, bad])
+        assert [one.outcome for one in answers] == [
+            Outcome.INVALID,
+            Outcome.REGISTERED,
+            Outcome.INVALID,
+        ]

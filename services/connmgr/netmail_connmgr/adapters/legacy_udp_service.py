@@ -2,8 +2,6 @@
 
 import asyncio
 import functools
-import itertools
-import secrets
 import socket
 import time
 from collections import Counter
@@ -94,21 +92,18 @@ class LegacyNames:
         self._map = book.map
         self._known = functools.lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
         self._text = functools.lru_cache(maxsize=_MAX_KNOWN)(self._write)
-        self._session = secrets.token_hex(8)
-        self._logins = itertools.count(1)
 
     def candidate(self, name: str, address: bytes, agent: str) -> Candidate:
         """The login of a user; an empty name is nobody's.
+
+        It has no session: each renews, none is a repetition of an earlier one.
 
         Raises: NotAdmitted, for a name that none can have.
         """
         if self._map is not self._book.map:
             self._map = self._book.map
             self._known.cache_clear()
-        user, server, addresses, domains = self._known(name)
-        # Each renews: none is a repetition of an earlier one.
-        session = f"{self._session}-{next(self._logins):x}"
-        return Candidate(user, address, _PROTOCOL, addresses, domains, server, agent, session)
+        return self._known(name, address, agent)
 
     def text(self, decision: SenderDecision) -> str:
         """Who is named; empty: nobody, or a name that has no room, which is never cut."""
@@ -119,17 +114,21 @@ class LegacyNames:
         octets = len(name) if name.isascii() else len(name.encode())
         return name if octets <= MAX_NAME_OCTETS else ""
 
-    def _look_up(self, name: str) -> tuple[UserKey, str, Sequence[str], Sequence[str]]:
-        """The user, the Messaging Server that has him, his addresses and domains."""
+    def _look_up(self, name: str, address: bytes, agent: str) -> Candidate:
         if not name:
-            return ANONYMOUS, "", (), ()
+            return Candidate(ANONYMOUS, address, _PROTOCOL, agent=agent)
         user = self._setup.user(name, self._default_context)
         check_user(user)
-        addresses, domains = self._map.addresses_of(user), self._map.domains_of(user)
         holder = self._setup.holder(user.context)
-        if holder is None:
-            return user, "", addresses, domains
-        return user, holder.name, addresses, (*holder.domains, *domains)
+        return Candidate(
+            user=user,
+            client_address=address,
+            protocol=_PROTOCOL,
+            addresses=self._map.addresses_of(user),
+            domains=(*(holder.domains if holder is not None else ()), *self._map.domains_of(user)),
+            messaging_server=holder.name if holder is not None else "",
+            agent=agent,
+        )
 
 
 class LegacyUdp:

@@ -1,5 +1,6 @@
 """The front desk in the process that owns the table: gRPC and every front end end here."""
 
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -41,6 +42,7 @@ T = TypeVar("T")
 
 _INVALID = Registered(Outcome.INVALID)
 _MAX_DECIDED = 4096
+_MAX_ADMITTED = 4096
 
 
 class MailCounter(Protocol):
@@ -67,7 +69,6 @@ class LocalDesk:
     """FrontDesk over a store; belongs to its event loop.
 
     Attributes:
-        networks: the one map from addresses to networks; may be replaced at any time.
         guard: knows when this process stood still.
         connections: the rules about connections; None: everybody may connect.
         count_failure: told of failed logins; None: nobody counts them.
@@ -86,13 +87,24 @@ class LocalDesk:
     ) -> None:
         self._store = store
         self._max_users = max_users_per_network
-        self.networks = networks
+        self._networks = networks
+        self._admitted = functools.lru_cache(maxsize=_MAX_ADMITTED)(self._admit)
         self.guard = StallGuard(store.now())
         self.connections = connections
         self.count_failure = count_failure
         self.events: MailCounter | None = None
         self.remember_logins: Callable[[Iterable[tuple[UserKey, bytes]]], None] | None = None
         self._decided: dict[bytes, _Decided] = {}
+
+    @property
+    def networks(self) -> NetworkMap:
+        """The one map from addresses to networks; may be replaced at any time."""
+        return self._networks
+
+    @networks.setter
+    def networks(self, networks: NetworkMap) -> None:
+        self._networks = networks
+        self._admitted.cache_clear()
 
     def limit_users(self, most: int) -> None:
         """Is strict with networks of more users from now on."""
@@ -106,10 +118,13 @@ class LocalDesk:
         lost = self.guard.lost(self._store.now())
         if lost:  # they may have waited in a socket, unread, for so long
             candidates = [one._replace(age=one.age + lost) for one in candidates]
-        networks, admitted, refused = self.networks, [], []
+        admitted: list[Registration] = []
+        refused: list[int] = []
         for index, candidate in enumerate(candidates):
+            # Without a session it says the same each time.
+            admitting = self._admit if candidate.session_id else self._admitted
             try:
-                admitted.append(admit(candidate, networks))
+                admitted.append(admitting(candidate))
             except NotAdmitted as verdict:
                 refused.append(index)
                 record.not_admitted(candidate.user.name, candidate.client_address, str(verdict))
@@ -119,6 +134,10 @@ class LocalDesk:
         for index in refused:  # growing: each finds its place
             results.insert(index, _INVALID)
         return results
+
+    def _admit(self, candidate: Candidate) -> Registration:
+        """Raises: NotAdmitted."""
+        return admit(candidate, self._networks)
 
     async def _keep(self, admitted: list[Registration]) -> Sequence[Registered]:
         """Registers logins that are admitted, and tells whoever wants to know of them."""

@@ -33,8 +33,8 @@ class Candidate(NamedTuple):
     user: UserKey
     client_address: bytes
     protocol: LoginProtocol
-    addresses: Iterable[str] = ()
-    domains: Iterable[str] = ()
+    addresses: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
     messaging_server: str = ""
     agent: str = ""
     session_id: str = ""
@@ -53,7 +53,7 @@ def admit(candidate: Candidate, networks: NetworkMap) -> Registration:
     user, address, protocol, addresses, domains, server, agent, session, age, epoch, renewal = (
         candidate
     )
-    profile = _profile(user, tuple(addresses), tuple(domains))
+    profile = _profile(user, addresses, domains)
     if protocol is not LoginProtocol.LEGACY_UDP and user == ANONYMOUS:
         raise NotAdmitted("no user name")
     _check_origin(server, agent)

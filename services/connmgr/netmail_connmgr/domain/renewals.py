@@ -68,28 +68,34 @@ class Renewals:
 
         Its new record is not among RECORDS yet.
         """
-        profile, place, address, protocol, server, _, session_id, _, epoch, _ = registration
-        known = self._known.get((place, profile.user))
-        if known is None:
-            return None
-        said = known.said
+        known = self._known.get((registration.place, registration.profile.user))
+        session_id = registration.session_id
         if (
+            known is None
             # Nobody has changed or removed it since: a record is one object as long as it counts.
-            records[known.slot] is not known.record
+            or records[known.slot] is not known.record
             or known.expires <= now
             or verified < known.verified
             # Repetitions of a registration renew nothing.
             or (session_id and session_id == known.session_id)
-            # One object for one user, as a rule: it need not be compared.
-            or profile is not said.profile
-            or address != said.client_address
-            or protocol is not said.protocol
-            or server != said.messaging_server
-            or epoch != said.credential_epoch
+            or (registration is not known.said and not _says_the_same(registration, known.said))
         ):
             return None
+        known.said = registration
         known.verified = verified
         known.expires = max(expires, known.expires)
         known.session_id = session_id
         known.record = assembled(known.parts, known.expires, verified, session_id)
         return known
+
+
+def _says_the_same(registration: Registration, earlier: Registration) -> bool:
+    """Whether it does of the login, times and session aside; in doubt it does not."""
+    return (
+        # One object for one user, as a rule: it need not be compared.
+        registration.profile is earlier.profile
+        and registration.client_address == earlier.client_address
+        and registration.protocol is earlier.protocol
+        and registration.messaging_server == earlier.messaging_server
+        and registration.credential_epoch == earlier.credential_epoch
+    )
