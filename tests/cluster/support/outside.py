@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tests.support.other_network import inside
 
@@ -90,9 +90,21 @@ class NamespaceOf:
         self.process.stdout.close()
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Does not stay open when the server has reset the connection before the handshake began."""
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise ConnectionResetError("before the TLS handshake") from None
+
+
 def unverified() -> ssl.SSLContext:
     """TLS without a look at the certificate: the installation's own CA made it."""
     context = ssl.create_default_context()
+    context.sslsocket_class = _TlsSocket
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
