@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import ctypes
 import poplib
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +21,12 @@ from netmail_common.roles import Role
 from scramp import ScramClient
 
 from tests.pop_imap.agents import PASSWORD, Agents
+from tests.support.waiting import eventually
+
+_BPF_RETURN = 0x06
+"""BPF_RET | BPF_K of linux/filter.h."""
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+"""Of asm-generic/socket.h."""
 
 NewUser = Callable[[], str]
 AdminChannel = Callable[[Role], AbstractAsyncContextManager[Channel]]
@@ -69,6 +77,24 @@ def closes(connection: socket.socket) -> bool:
     except ConnectionResetError:
         return True
     return True
+
+
+def hear_nothing(connection: socket.socket) -> None:
+    """From now on our kernel drops whatever comes, unacknowledged, as if the host were away."""
+    drop = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(drop))
+    connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def is_free(port: int, user: str) -> bool:
+    """Whether the user's mailbox is not locked."""
+    try:
+        with logged_in(port, user):
+            return True
+    except poplib.error_proto as error:
+        if "IN-USE" not in str(error):
+            raise
+        return False
 
 
 def large_message(octets: int) -> bytes:
@@ -211,6 +237,52 @@ def test_a_client_that_reads_nothing_is_cut(agents: Agents, new_user: NewUser) -
         while len(impatient.sessions):
             assert time.monotonic() < deadline, "still connected"
             time.sleep(0.05)
+
+
+def test_a_mailbox_whose_client_is_off_the_network_is_soon_free_again(
+    agents: Agents, new_user: NewUser
+) -> None:
+    user = new_user()
+    with agents.another(limits={"gone_after": 1}) as watchful:
+        port = watchful.ports["pop3"][0]
+        with logged_in(port, user) as client:
+            hear_nothing(client.sock)
+            client.sock.sendall(b"NOOP\r\n")
+            assert not is_free(port, user)
+            eventually(lambda: is_free(port, user), 20, pause=0.2)
+
+
+def test_a_client_that_is_heard_of_now_and_then_keeps_its_mailbox(
+    agents: Agents, new_user: NewUser
+) -> None:
+    user = new_user()
+    with agents.another(limits={"gone_after": 2}) as watchful:
+        port = watchful.ports["pop3"][0]
+        with logged_in(port, user) as client:
+            for _ in range(8):
+                hear_nothing(client.sock)
+                client.sock.sendall(b"NOOP\r\n")
+                time.sleep(0.4)
+                client.sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+                assert client.sock.recv(100).startswith(b"+OK")
+            assert not is_free(port, user)
+
+
+def test_a_client_that_is_there_and_does_not_read_keeps_its_mailbox(
+    agents: Agents, new_user: NewUser
+) -> None:
+    user = new_user()
+    message = large_message(20_000_000)
+    agents.deliver(user, message)
+    with agents.another(limits={"gone_after": 1}) as watchful:
+        port = watchful.ports["pop3"][0]
+        with logged_in(port, user) as client:
+            client.sock.sendall(b"RETR 1\r\n")
+            time.sleep(4)
+            assert not is_free(port, user)
+            octets = 0
+            while octets < len(message):
+                octets += len(client.sock.recv(1 << 20))
 
 
 def test_a_client_that_does_not_log_in_is_cut(agents: Agents) -> None:

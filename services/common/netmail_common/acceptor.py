@@ -13,6 +13,7 @@ from netmail_common.config.common import ListenerConfig
 from netmail_common.connection_limits import ConnectionLimits, Place
 from netmail_common.listening import listen_on, peer_address
 from netmail_common.logging import get_logger
+from netmail_common.lost_peer import ask_when_silent
 from netmail_common.metrics import counter
 from netmail_common.proxy_header import read_proxy_header
 from netmail_common.proxy_protocol import ProxyHeader, ProxyProtocolError
@@ -184,6 +185,7 @@ class _Acceptor:
         try:
             local = connection.getsockname()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ask_when_silent(connection)
         except OSError:  # gone already
             connection.close()
             return

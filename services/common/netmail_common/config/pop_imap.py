@@ -39,6 +39,9 @@ class PopImapLimits(Section):
     """Time to log in."""
     write_timeout: Annotated[Duration, Field(ge=1)] = 300
     """How long a client may leave an answer unread."""
+    gone_after: Annotated[Duration, Field(ge=1)] = 60
+    """How long a POP3 client's host may acknowledge nothing of what is sent to it; then the mailbox
+    is free for its next session. A client that is there and only does not read is not meant."""
 
 
 class PopImapConfig(Section):

@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 from netmail_common.acceptor import ClientInfo
 from netmail_common.connmgr.clients_seen import PROBE
 from netmail_common.logging import get_logger
+from netmail_common.lost_peer import PeerWatch
 from netmail_common.nmap import AuthenticatedUser
 
 from netmail_pop_imap.adapters.authentication import (
@@ -44,7 +45,7 @@ _PIECE = 64 * 1024
 class Pop3Connection(Connection):
     """One POP3 client."""
 
-    __slots__ = ("_lines", "_login", "_maildrop", "_user", "_username")
+    __slots__ = ("_lines", "_login", "_maildrop", "_user", "_username", "_watch")
 
     protocol_name = "pop3"
 
@@ -55,6 +56,7 @@ class Pop3Connection(Connection):
         self._user: AuthenticatedUser | None = None
         self._maildrop: OpenMaildrop | None = None
         self._login: Login | None = None
+        self._watch: PeerWatch | None = None
 
     # What the base class asks for.
 
@@ -104,6 +106,8 @@ class Pop3Connection(Connection):
 
     def finished(self) -> None:
         """Nothing is removed without QUIT; the lock goes."""
+        if self._watch is not None:
+            self._watch.stop()
         self.context.logins.end(self._login)
         self._login = None
         if self._maildrop is not None:
@@ -208,6 +212,7 @@ class Pop3Connection(Connection):
         if context.server.connection_manager is None:  # else a revocation comes from there
             context.mailbox_hub.enter(user, self)
         self.logged_in()
+        self._watch = PeerWatch(self.transport, context.limits.gone_after, self._client_lost)
         LOGINS.labels("pop3", "ok").inc()
         messages, octets = maildrop.content.statistics()
         log.info(
@@ -224,6 +229,11 @@ class Pop3Connection(Connection):
     def _lock_lost(self) -> None:
         """The NMAP agent went away, and with it the lock: nobody knows what is in the mailbox."""
         self.end(Ending.MAILBOX_LOST)
+
+    def _client_lost(self) -> None:
+        """Its host is away, and would keep the mailbox locked for a quarter of an hour."""
+        log.info("client is gone", protocol="pop3", address=str(self.client.address))
+        self.cut()
 
     # TRANSACTION
 
