@@ -37,8 +37,9 @@ class PeerWatch:
 
     Args:
         transport: of the connection.
-        patience: seconds that it may leave what was sent unacknowledged.
-        lost: is called once, at half of that later at most.
+        patience: seconds that it may leave what was sent unacknowledged; half as many more may go
+            by until that is noticed.
+        lost: is called once then.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class PeerWatch:
         self._timer.cancel()
 
     def _look(self) -> None:
+        if self._connection is None:  # it had ended before the watch began
+            return
         try:
             info = self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         except OSError:  # it has ended
