@@ -86,6 +86,15 @@ def hear_nothing(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
+@contextmanager
+def watched(agents: Agents, user: str, *, gone_after: int) -> Iterator[tuple[int, poplib.POP3]]:
+    """A client that has logged in to an agent of so little patience, and the agent's port."""
+    with agents.another(limits={"gone_after": gone_after}) as agent:
+        port = agent.ports["pop3"][0]
+        with logged_in(port, user) as client:
+            yield port, client
+
+
 def is_free(port: int, user: str) -> bool:
     """Whether the user's mailbox is not locked."""
     try:
@@ -243,29 +252,25 @@ def test_a_mailbox_whose_client_is_off_the_network_is_soon_free_again(
     agents: Agents, new_user: NewUser
 ) -> None:
     user = new_user()
-    with agents.another(limits={"gone_after": 1}) as watchful:
-        port = watchful.ports["pop3"][0]
-        with logged_in(port, user) as client:
-            hear_nothing(client.sock)
-            client.sock.sendall(b"NOOP\r\n")
-            assert not is_free(port, user)
-            eventually(lambda: is_free(port, user), 20, pause=0.2)
+    with watched(agents, user, gone_after=1) as (port, client):
+        hear_nothing(client.sock)
+        client.sock.sendall(b"NOOP\r\n")
+        assert not is_free(port, user)
+        eventually(lambda: is_free(port, user), 20, pause=0.2)
 
 
 def test_a_client_that_is_heard_of_now_and_then_keeps_its_mailbox(
     agents: Agents, new_user: NewUser
 ) -> None:
     user = new_user()
-    with agents.another(limits={"gone_after": 2}) as watchful:
-        port = watchful.ports["pop3"][0]
-        with logged_in(port, user) as client:
-            for _ in range(8):
-                hear_nothing(client.sock)
-                client.sock.sendall(b"NOOP\r\n")
-                time.sleep(0.4)
-                client.sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-                assert client.sock.recv(100).startswith(b"+OK")
-            assert not is_free(port, user)
+    with watched(agents, user, gone_after=2) as (port, client):
+        for _ in range(8):
+            hear_nothing(client.sock)
+            client.sock.sendall(b"NOOP\r\n")
+            time.sleep(0.4)
+            client.sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            assert client.sock.recv(100).startswith(b"+OK")
+        assert not is_free(port, user)
 
 
 def test_a_client_that_is_there_and_does_not_read_keeps_its_mailbox(
@@ -274,15 +279,13 @@ def test_a_client_that_is_there_and_does_not_read_keeps_its_mailbox(
     user = new_user()
     message = large_message(20_000_000)
     agents.deliver(user, message)
-    with agents.another(limits={"gone_after": 1}) as watchful:
-        port = watchful.ports["pop3"][0]
-        with logged_in(port, user) as client:
-            client.sock.sendall(b"RETR 1\r\n")
-            time.sleep(4)
-            assert not is_free(port, user)
-            octets = 0
-            while octets < len(message):
-                octets += len(client.sock.recv(1 << 20))
+    with watched(agents, user, gone_after=1) as (port, client):
+        client.sock.sendall(b"RETR 1\r\n")
+        time.sleep(4)
+        assert not is_free(port, user)
+        octets = 0
+        while octets < len(message):
+            octets += len(client.sock.recv(1 << 20))
 
 
 def test_a_client_that_does_not_log_in_is_cut(agents: Agents) -> None:
