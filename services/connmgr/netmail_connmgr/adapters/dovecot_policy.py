@@ -243,16 +243,11 @@ class DovecotPolicy:
         return _answered("of no use", 0)
 
     def _candidate(self, event: PolicyEvent) -> Candidate:
-        user = self._setup.user(event.login)
-        holder = self._setup.holder(user.context)
-        known = self._book.map
-        return Candidate(
-            user=user,
-            client_address=event.client_address,
-            protocol=LoginProtocol.AUTH_POLICY,
-            addresses=known.addresses_of(user),
-            domains=(*known.domains_of(user), *(holder.domains if holder is not None else ())),
-            messaging_server=holder.name if holder is not None else "",
+        return self._setup.candidate(
+            self._setup.user(event.login),
+            event.client_address,
+            LoginProtocol.AUTH_POLICY,
+            self._book.map,
             agent="dovecot",
             # A script knows no session; each of its reports is a login then.
             session_id=event.session or secrets.token_hex(8),

@@ -9,10 +9,12 @@ from netmail_common.config import (
     Installation,
     MessagingServerConfig,
 )
-from netmail_common.connmgr.model import UserKey
+from netmail_common.connmgr.model import LoginProtocol, UserKey
 from netmail_common.networks import AddressRules, Network
 from netmail_common.shared_networks import SharedNetworkError, read_trusted_networks
 
+from netmail_connmgr.domain.address_map import AddressMap
+from netmail_connmgr.domain.door import Candidate
 from netmail_connmgr.domain.front_desk import FrontDesk
 
 __all__ = ["FrontEndSetup"]
@@ -84,6 +86,29 @@ class FrontEndSetup:
         if name and self.holder(context) is not None:
             return UserKey(name, context)
         return UserKey(text, self.default_context if default_context is None else default_context)
+
+    def candidate(
+        self,
+        user: UserKey,
+        client_address: bytes,
+        protocol: LoginProtocol,
+        known: AddressMap,
+        *,
+        agent: str,
+        session_id: str = "",
+    ) -> Candidate:
+        """A login, with the addresses and the Messaging Server that its user is known to have."""
+        holder = self.holder(user.context)
+        return Candidate(
+            user=user,
+            client_address=client_address,
+            protocol=protocol,
+            addresses=known.addresses_of(user),
+            domains=(*(holder.domains if holder is not None else ()), *known.domains_of(user)),
+            messaging_server=holder.name if holder is not None else "",
+            agent=agent,
+            session_id=session_id,
+        )
 
     def allowed_sources(self, texts: Sequence[str], section: str) -> tuple[Network, ...]:
         """Reads SECTION.allowed_sources. Raises: ConfigError, for a shared network."""

@@ -119,16 +119,7 @@ class LegacyNames:
             return Candidate(ANONYMOUS, address, _PROTOCOL, agent=agent)
         user = self._setup.user(name, self._default_context)
         check_user(user)
-        holder = self._setup.holder(user.context)
-        return Candidate(
-            user=user,
-            client_address=address,
-            protocol=_PROTOCOL,
-            addresses=self._map.addresses_of(user),
-            domains=(*(holder.domains if holder is not None else ()), *self._map.domains_of(user)),
-            messaging_server=holder.name if holder is not None else "",
-            agent=agent,
-        )
+        return self._setup.candidate(user, address, _PROTOCOL, self._map, agent=agent)
 
 
 class LegacyUdp:

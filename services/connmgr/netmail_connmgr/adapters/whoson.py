@@ -18,7 +18,6 @@ from netmail_connmgr.adapters import metrics
 from netmail_connmgr.adapters.address_book import AddressBook
 from netmail_connmgr.adapters.front_end import FrontEndSetup
 from netmail_connmgr.adapters.udp_and_tcp import Service, known_hosts, serve
-from netmail_connmgr.domain.door import Candidate
 from netmail_connmgr.domain.front_desk import Answer, Enquiry, FrontDeskUnavailable
 from netmail_connmgr.domain.table import Outcome
 from netmail_connmgr.protocol.whoson import BadRequest, Request, RequestReader, Sign, Verb, reply
@@ -135,16 +134,11 @@ class Whoson:
             requests.feed(data)
 
     async def _login(self, request: Request) -> bytes:
-        user = self._setup.user(request.user)
-        holder = self._setup.holder(user.context)
-        known = self._book.map
-        candidate = Candidate(
-            user=user,
-            client_address=request.address,
-            protocol=LoginProtocol.WHOSON,
-            addresses=known.addresses_of(user),
-            domains=(*known.domains_of(user), *(holder.domains if holder is not None else ())),
-            messaging_server=holder.name if holder is not None else "",
+        candidate = self._setup.candidate(
+            self._setup.user(request.user),
+            request.address,
+            LoginProtocol.WHOSON,
+            self._book.map,
             agent=NAME,
             # Each LOGIN renews: none is a repetition of an earlier one.
             session_id=secrets.token_hex(8),
